@@ -1,0 +1,160 @@
+// Package config reads the settings of the program: YAML files with values from
+// the environment, checked as a whole, so that every mistake is told at once and
+// with its place.
+package config
+
+import (
+	"regexp"
+	"time"
+)
+
+// A Config holds the settings of one process, with defaults filled in. It is
+// plain data: nothing in it changes after [Load].
+//
+// The tags name the keys; what a key means, allows and defaults to stands in the
+// field tree, the one description that the loader, the schema, the printed
+// configuration and the documentation are made from.
+type Config struct {
+	Kafka     Kafka      `key:"kafka"`
+	Admin     Admin      `key:"admin"`
+	Log       Log        `key:"log"`
+	Instance  string     `key:"instance"` // unique among the instances; the host name unless given
+	Pipelines []Pipeline `key:"pipelines"`
+}
+
+// Kafka says how to reach the cluster.
+type Kafka struct {
+	Brokers  []string `key:"brokers"` // host:port
+	ClientID string   `key:"client_id"`
+	TLS      TLS      `key:"tls"`
+	SASL     SASL     `key:"sasl"`
+}
+
+// TLS are the settings of encrypted connections. An empty file name means that
+// the file is not used.
+type TLS struct {
+	Enabled    bool   `key:"enabled"`
+	CAFile     string `key:"ca_file"`
+	CertFile   string `key:"cert_file"` // given if and only if KeyFile is
+	KeyFile    string `key:"key_file"`
+	ServerName string `key:"server_name"`
+}
+
+// SASL says how to log in. Mechanism is none, plain, scram-sha-256 or
+// scram-sha-512; all but none have a user name and a password.
+type SASL struct {
+	Mechanism string `key:"mechanism"`
+	Username  string `key:"username"`
+	Password  Secret `key:"password"`
+}
+
+// None is the address of a server that is not wanted.
+const None = "none"
+
+// Admin says where state and metrics are served: host:port, or [None]. Listen
+// is a loopback address.
+type Admin struct {
+	Listen       string `key:"listen"`
+	ProbesListen string `key:"probes_listen"`
+}
+
+// Log says what is logged and how. Level is debug, info, warn or error; Format
+// is text or json.
+type Log struct {
+	Level  string `key:"level"`
+	Format string `key:"format"`
+}
+
+// Pipeline is one way from input topics through a transform to output topics.
+type Pipeline struct {
+	Name                string        `key:"name"` // [a-z0-9-]+, unique
+	Input               Input         `key:"input"`
+	Order               string        `key:"order"` // partition
+	Workers             int           `key:"workers"`
+	WorkersPerPartition int           `key:"workers_per_partition"` // 0 is adaptive
+	Window              Window        `key:"window"`
+	Transform           Transform     `key:"transform"`
+	Retry               Retry         `key:"retry"`
+	OnExhausted         string        `key:"on_exhausted"` // stop
+	Output              Output        `key:"output"`
+	Delivery            string        `key:"delivery"` // at_least_once
+	Commit              Commit        `key:"commit"`
+	DrainTimeout        time.Duration `key:"drain_timeout"`
+}
+
+// Input says what a pipeline reads: exactly one of Topics and TopicsRegex is
+// set.
+type Input struct {
+	Topics []string `key:"topics"`
+	// TopicsRegex matches whole names: it is the pattern of the file between ^(?:
+	// and )$, with the groups of the file.
+	TopicsRegex      *regexp.Regexp `key:"topics_regex"`
+	Group            string         `key:"group"`           // seriatim.<name> unless given
+	GroupProtocol    string         `key:"group_protocol"`  // classic or consumer
+	SessionTimeout   time.Duration  `key:"session_timeout"` // classic only
+	RebalanceTimeout time.Duration  `key:"rebalance_timeout"`
+	StaticMembership bool           `key:"static_membership"`
+	Start            Start          `key:"start"`
+	OnDataLoss       string         `key:"on_data_loss"` // stop
+	Isolation        string         `key:"isolation"`    // read_committed or read_uncommitted
+}
+
+// Start is where a group without commits begins: the end of the log, a time, or
+// (the zero Start) the beginning.
+type Start struct {
+	End  bool
+	Time time.Time
+}
+
+// Window limits what is admitted and not yet settled.
+type Window struct {
+	Records int   `key:"records"` // of one partition
+	Bytes   int64 `key:"bytes"`   // of the whole pipeline
+}
+
+// Transform says what becomes of a record: exactly one field is not nil.
+type Transform struct {
+	HTTP     *HTTP     `key:"http"`
+	Pass     *Pass     `key:"pass"`
+	Simulate *Simulate `key:"simulate"`
+}
+
+// HTTP asks a worker for each record. URLs has one entry.
+type HTTP struct {
+	URLs    []string      `key:"urls"`
+	Timeout time.Duration `key:"timeout"` // of one attempt
+}
+
+// Pass passes every record on as it is. It has no settings.
+type Pass struct{}
+
+// Simulate takes a log-normal time and passes the record on.
+type Simulate struct {
+	Latency     time.Duration `key:"latency"`      // mean
+	Sigma       float64       `key:"sigma"`        // of the logarithm; 0 is constant
+	FailureRate float64       `key:"failure_rate"` // share of attempts that fail, 0 to 1
+	Seed        int64         `key:"seed"`
+}
+
+// Retry says how failed attempts are repeated.
+type Retry struct {
+	Attempts   int           `key:"attempts"` // all in all, at least 1
+	Initial    time.Duration `key:"initial"`
+	Max        time.Duration `key:"max"`         // at least Initial
+	MaxElapsed time.Duration `key:"max_elapsed"` // 0 is no limit
+}
+
+// Output says where results go.
+type Output struct {
+	// Topic may hold {topic}, the name of the input topic, and {1} to {9}, the
+	// groups of Input.TopicsRegex.
+	Topic      string `key:"topic"`
+	Partition  string `key:"partition"` // source or key
+	Provenance bool   `key:"provenance"`
+}
+
+// Commit says when offsets are committed.
+type Commit struct {
+	Interval time.Duration `key:"interval"` // at least 100ms
+	Records  int           `key:"records"`
+}
