@@ -1,0 +1,69 @@
+# One or two lines a target; anything longer is a program in tools/ or bench/.
+# Tools are pinned in tools/go.mod and built on first use.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/bash -o pipefail
+
+GO       := go
+TOOL     := $(GO) tool -modfile=tools/go.mod
+VERSION  := $(shell git describe --tags --dirty 2>/dev/null)
+BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+RESULTS  := .cache/test
+GOTEST   := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg
+UNIT     = $$($(GO) list ./... | grep -v '/integration')
+FUZZTIME := 30s
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: build ## See it work; needs no Kafka
+	bin/seriatim demo
+
+build: ## Build bin/seriatim for this machine
+	$(BUILD) -o bin/seriatim ./cmd/seriatim
+
+build-all: bin/seriatim-linux-amd64 bin/seriatim-linux-arm64 bin/seriatim-darwin-amd64 bin/seriatim-darwin-arm64 ## Build for every platform
+bin/seriatim-%: FORCE
+	GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) $(BUILD) -o $@ ./cmd/seriatim
+
+test: test-unit test-virtual test-node test-integration ## Run every test (under 15 minutes on 2 cores)
+
+test-unit: | $(RESULTS)
+	$(GOTEST) --jsonfile $(RESULTS)/unit.json -- -race -shuffle=on -timeout 5m $(UNIT)
+
+test-virtual: | $(RESULTS) # rebalances in virtual time
+	$(GOTEST) --jsonfile $(RESULTS)/virtual.json -- -race -shuffle=on -timeout 5m -tags synctests ./processor/...
+
+test-node: | $(RESULTS)
+	cd examples/node && node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination=$(CURDIR)/$(RESULTS)/node.tap
+
+test-integration: | $(RESULTS) # the built binary on a real Kafka
+	$(GOTEST) --jsonfile $(RESULTS)/integration.json -- -count=1 -timeout 15m ./integration/...
+
+lint: ## Check style, mistakes, formatting and go.mod
+	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint fmt --diff
+	$(GO) vet -tags synctests ./...
+	$(GO) mod tidy -diff
+
+fmt: ## Format the Go code
+	$(TOOL) golangci-lint fmt
+
+bench: ## Measure speed against a bare consume-produce loop
+	cd bench && $(GO) run .
+
+soak: ## Measure memory with a head stuck for ten minutes
+	cd bench && $(GO) run . soak
+
+fuzz: ## Fuzz every target for FUZZTIME (30s)
+	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \
+		echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir"; done
+
+clean: ## Remove what was built
+	rm -rf bin .cache
+
+$(RESULTS):
+	@mkdir -p $@
+
+FORCE:
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak fuzz clean FORCE
