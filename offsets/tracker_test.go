@@ -166,6 +166,27 @@ func TestSettleRefusesWhatIsNotOpen(t *testing.T) {
 	}
 }
 
+func TestPassedRecordsAreRefusedWhenTheirSlotsAreUsedAgain(t *testing.T) {
+	tracker := NewTracker(0)
+	cycle(t, tracker, minSlots)
+	track(t, tracker, minSlots)
+	calls := map[string]func() error{
+		"Settle":      func() error { return tracker.Settle(3) },
+		"SettleRange": func() error { return tracker.SettleRange(3, 5) },
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			var got *SettleError
+			if err := call(); !errors.As(err, &got) || *got != (SettleError{3, true}) {
+				t.Errorf("got error %v, want %v", err, &SettleError{3, true})
+			}
+		})
+	}
+	if err := tracker.SettleRange(minSlots, 2*minSlots); err != nil {
+		t.Errorf("the records that use the slots now: %v", err)
+	}
+}
+
 func TestErrorsSayWhatHappened(t *testing.T) {
 	tests := []struct {
 		err  error

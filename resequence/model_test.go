@@ -264,7 +264,7 @@ func TestWindowAgreesWithTheModel(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	sizes := map[int]bool{}
-	for range 60 {
+	for range 30 {
 		script := []byte{byte(random.IntN(256)), byte(random.IntN(256))}
 		// Phases in which most steps admit, or most take away, so that the ring
 		// grows, wraps and is emptied.

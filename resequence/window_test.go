@@ -287,6 +287,19 @@ func TestRingShrinksWhenItHasLongBeenTooLarge(t *testing.T) {
 	}
 }
 
+func TestFreeingNothingIsNoSmallCycle(t *testing.T) {
+	w := New[int](roomy())
+	cycle(t, w, 4000)
+	for range 2 * calmRuns {
+		if err := w.Free(w.Next()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := len(w.ring), 4096; got != want {
+		t.Errorf("ring: got %d slots, want %d", got, want)
+	}
+}
+
 // value has about the size of what an engine keeps in a slot.
 type value struct {
 	in, out  *int
