@@ -21,6 +21,7 @@ var ErrFull = errors.New("resequence: window is full")
 // State is where a Seq is in its life.
 type State uint8
 
+// The states, in the order in which a Seq goes through them.
 const (
 	Unknown   State = iota // not admitted yet
 	Admitted               // not completed yet
