@@ -1,0 +1,139 @@
+package admin
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"seriatim/processor"
+)
+
+// A collector reads metrics from the pipelines' status at each scrape, so that
+// the pipelines need not count anything twice.
+type collector []Pipeline
+
+// A series of a partition. value tells whether it is known: what is not known is
+// left out, for a 0 would be a statement.
+type partitionSeries struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(p *processor.PartitionStatus) (v float64, known bool)
+}
+
+// desc describes a metric of this package.
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("seriatim_"+name, help, labels, nil)
+}
+
+func gauge(name, help string, value func(p *processor.PartitionStatus) (float64, bool)) partitionSeries {
+	return partitionSeries{desc(name, help, "pipeline", "topic", "partition"), prometheus.GaugeValue, value}
+}
+
+func counter(name, help string, value func(p *processor.PartitionStatus) uint64) partitionSeries {
+	return partitionSeries{
+		desc(name, help, "pipeline", "topic", "partition"), prometheus.CounterValue,
+		func(p *processor.PartitionStatus) (float64, bool) { return float64(value(p)), true },
+	}
+}
+
+// ofPartitions are the metrics of each assigned partition.
+var ofPartitions = []partitionSeries{
+	gauge("window_records", "Records admitted and not settled.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(p.WindowRecords), true
+	}),
+	gauge("window_limit_records", "Most records that the window admits.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(p.WindowLimitRecords), true
+	}),
+	gauge("window_bytes", "Bytes of inputs and outputs held, with their overhead.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(p.WindowBytes), true
+	}),
+	gauge("head_age_seconds", "Time since the oldest record not released was admitted; 0 without one.", func(p *processor.PartitionStatus) (float64, bool) {
+		if p.Head == nil {
+			return 0, true
+		}
+		return p.Head.Age.Seconds(), true
+	}),
+	gauge("lag_records", "Offsets between the next commit and the end of the log.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(p.LagRecords), lagKnown(p)
+	}),
+	gauge("lag_seconds", "Age of the oldest record not settled; 0 without one.", func(p *processor.PartitionStatus) (float64, bool) {
+		return p.LagTime.Seconds(), p.NextOffset >= 0
+	}),
+	gauge("committed_offset", "Offset of the last acknowledged commit.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(p.CommittedOffset), p.CommittedOffset >= 0
+	}),
+	gauge("commit_age_seconds", "Time since the last acknowledged commit.", func(p *processor.PartitionStatus) (float64, bool) {
+		return p.CommitAge.Seconds(), p.CommittedOffset >= 0
+	}),
+	gauge("paused", "1 while fetching is paused because the window is full, else 0.", func(p *processor.PartitionStatus) (float64, bool) {
+		return truth(p.Paused), true
+	}),
+	gauge("partition_stopped", "1 while the partition does not go on; /readyz?verbose says why; else 0.", func(p *processor.PartitionStatus) (float64, bool) {
+		return truth(p.Stopped != ""), true
+	}),
+	counter("emitted_total", "Outputs handed to the producer for the first time.", func(p *processor.PartitionStatus) uint64 { return p.Emitted }),
+	counter("settled_total", "Records settled.", func(p *processor.PartitionStatus) uint64 { return p.Settled }),
+	counter("filtered_total", "Records that had no output.", func(p *processor.PartitionStatus) uint64 { return p.Filtered }),
+}
+
+func lagKnown(p *processor.PartitionStatus) bool { return p.EndOffset >= 0 && p.NextOffset >= 0 }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+var (
+	upDesc         = desc("up", "1 if the pipeline tells its status, 0 if it hangs.", "pipeline")
+	problemsDesc   = desc("problems", "Reasons why records wait that should not; /readyz?verbose names them.", "pipeline")
+	attemptsDesc   = desc("attempts_total", "Attempts at records, by result.", "pipeline", "result")
+	commitsDesc    = desc("commits_total", "Commits, by result.", "pipeline", "result")
+	rebalancesDesc = desc("rebalances_total", "Assignments, revocations and losses that named a partition.", "pipeline")
+	gapsDesc       = desc("gap_offsets_total", "Offsets that no record had, by kind.", "pipeline", "topic", "partition", "kind")
+)
+
+// Describe sends all that Collect may send.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, commitsDesc, rebalancesDesc, gapsDesc} {
+		ch <- d
+	}
+	for _, s := range ofPartitions {
+		ch <- s.desc
+	}
+}
+
+// Collect asks all pipelines. Of one that does not answer only up is sent.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	for _, a := range ask(context.Background(), c) {
+		ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, truth(a.err == nil), a.name)
+		if a.err == nil {
+			collect(ch, a.name, &a.status)
+		}
+	}
+}
+
+func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
+	ch <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(len(problemsOf(s))), name)
+	ch <- prometheus.MustNewConstMetric(rebalancesDesc, prometheus.CounterValue, float64(s.Rebalances), name)
+	for result, n := range s.Attempts {
+		ch <- prometheus.MustNewConstMetric(attemptsDesc, prometheus.CounterValue, float64(n), name, result)
+	}
+	for result, n := range s.Commits {
+		ch <- prometheus.MustNewConstMetric(commitsDesc, prometheus.CounterValue, float64(n), name, result)
+	}
+	for i := range s.Partitions {
+		p := &s.Partitions[i]
+		labels := []string{name, p.Topic, strconv.Itoa(int(p.Partition))}
+		for _, series := range ofPartitions {
+			if v, known := series.value(p); known {
+				ch <- prometheus.MustNewConstMetric(series.desc, series.kind, v, labels...)
+			}
+		}
+		for kind, n := range p.GapOffsets {
+			ch <- prometheus.MustNewConstMetric(gapsDesc, prometheus.CounterValue, float64(n), append(labels, kind)...)
+		}
+	}
+}
