@@ -2,6 +2,8 @@ package admin
 
 import (
 	"bytes"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -187,6 +189,27 @@ func TestHistogramsHaveClassicAndNativeBuckets(t *testing.T) {
 		}
 		if observed != 1 {
 			t.Errorf("%s: got %d observations, want 1", name, observed)
+		}
+	}
+}
+
+func TestMetricsAndFieldsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for name := range gather(t, says(orders())) {
+		if name, ours := strings.CutPrefix(name, "seriatim_"); ours {
+			want = append(want, name)
+		}
+	}
+	for _, match := range regexp.MustCompile(`"([a-z_]+)":`).FindAllStringSubmatch(wantPipelines, -1) {
+		want = append(want, match[1])
+	}
+	for _, name := range want {
+		if !regexp.MustCompile("[`.\"]" + name + "[`{[\"]").Match(doc) {
+			t.Errorf("docs/http.md does not tell about %s", name)
 		}
 	}
 }

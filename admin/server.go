@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -136,6 +137,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, h http.Handler) erro
 	if server.Shutdown(grace) != nil {
 		_ = server.Close() // those that still run have had their second
 	}
-	_ = <-served // it says that it was closed
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %v: %w", l.Addr(), err)
+	}
 	return nil
 }
