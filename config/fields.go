@@ -1,0 +1,170 @@
+package config
+
+import "regexp"
+
+// kind is what a value is in the file.
+type kind uint8
+
+const (
+	object   kind = iota // the struct field is a struct, or a pointer to one that is nil unless given
+	list                 // a slice
+	text                 // string
+	secret               // Secret
+	integer              // int, int64
+	number               // float64
+	boolean              // bool
+	duration             // time.Duration
+	size                 // int64, bytes
+	pattern              // *regexp.Regexp
+	start                // Start
+)
+
+// A field describes one key: what the loader accepts, what the schema and the
+// documentation say, and what stands in its place when it is not given.
+type field struct {
+	key  string
+	kind kind
+	doc  string // sentences for the documentation and the schema
+
+	required bool
+	def      string // as text; for a list its only item
+	defDoc   string // a default in words, where it is computed
+
+	// unbuilt marks a key of a feature that does not exist yet; unbuiltValues are
+	// such values. The loader knows them to say so; for the schema they are wrong.
+	unbuilt       bool
+	unbuiltValues []string
+
+	enum     []string
+	form     *regexp.Regexp // of a text; in the common subset of Go and JSON Schema
+	formDoc  string         // what form demands, in words
+	min, max string         // in the notation of the kind; empty is no limit
+
+	fields []*field // of an object
+	oneOf  []string // exactly one of these keys of an object is given
+
+	item     *field // of a list
+	minItems int
+	maxItems int // 0 is no limit; more is a feature that does not exist yet
+}
+
+// child returns the field with that key, or nil.
+func (f *field) child(key string) *field {
+	for _, c := range f.fields {
+		if c.key == key {
+			return c
+		}
+	}
+	return nil
+}
+
+const (
+	topicChars = `[A-Za-z0-9._-]`
+	nameDoc    = "1 to 249 letters, digits and . _ -"
+)
+
+var (
+	topicForm    = regexp.MustCompile(`^` + topicChars + `{1,249}$`)
+	templateForm = regexp.MustCompile(`^(` + topicChars + `|\{topic\}|\{[1-9]\})+$`)
+	nameForm     = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
+	fullForm     = regexp.MustCompile(`^.+$`)
+	addressForm  = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|[^\s,/:\[\]]+)(:[0-9]{1,5})?$`)
+	listenForm   = regexp.MustCompile(`^(none|(\[[0-9A-Fa-f:.]*\]|[^\s,/:\[\]]*):[0-9]{1,5})$`)
+	urlForm      = regexp.MustCompile(`^https?://[^\s/]`)
+)
+
+// root describes a whole file.
+var root = &field{kind: object, fields: []*field{
+	{key: "kafka", kind: object, doc: "How to reach the cluster.", fields: kafkaFields},
+	{key: "admin", kind: object, doc: "Where state and metrics are served.", fields: []*field{
+		{key: "listen", kind: text, def: "127.0.0.1:8080", form: listenForm, formDoc: "host:port, or none", doc: "Loopback address of metrics and health with all details; `none` turns it off."},
+		{key: "web_config_file", kind: text, unbuilt: true, doc: "TLS and users of the listener."},
+		{key: "probes_listen", kind: text, def: "none", form: listenForm, formDoc: "host:port, or none", doc: "Address, of any interface, for `/livez`, `/readyz` without details and `/metrics`, without authentication."},
+	}},
+	{key: "log", kind: object, doc: "What is logged, and how.", fields: []*field{
+		{key: "level", kind: text, def: "info", enum: []string{"debug", "info", "warn", "error"}, doc: "The least level that is logged."},
+		{key: "format", kind: text, def: "text", enum: []string{"text", "json"}, doc: "One line of key=value pairs, or of JSON, for each event."},
+	}},
+	{key: "instance", kind: text, defDoc: "`${HOSTNAME}`, else the host name", form: topicForm, formDoc: nameDoc, doc: "Name of this process, unique among those that share a group; needed when two run on one host."},
+	{key: "pipelines", kind: list, minItems: 1, doc: "The pipelines of this process.", item: &field{kind: object, fields: pipelineFields}},
+}}
+
+var kafkaFields = []*field{
+	{key: "brokers", kind: list, def: "127.0.0.1:9092", minItems: 1, doc: "Brokers to ask for the rest of the cluster.", item: &field{kind: text, form: addressForm, formDoc: "host:port"}},
+	{key: "client_id", kind: text, def: "seriatim", form: fullForm, formDoc: "not empty", doc: "Name of the client in the brokers' logs, metrics and quotas."},
+	{key: "tls", kind: object, doc: "Encryption of the connections to the brokers.", fields: []*field{
+		{key: "enabled", kind: boolean, def: "false", doc: "Use TLS."},
+		{key: "ca_file", kind: text, doc: "PEM file of the authorities to trust instead of the system's."},
+		{key: "cert_file", kind: text, doc: "PEM file of the client certificate; needs `key_file`."},
+		{key: "key_file", kind: text, doc: "PEM file of its private key; needs `cert_file`."},
+		{key: "server_name", kind: text, doc: "Name that the brokers' certificates must bear, if not the one in `brokers`."},
+	}},
+	{key: "sasl", kind: object, doc: "How to log in to the brokers.", fields: []*field{
+		{key: "mechanism", kind: text, def: "none", enum: []string{"none", "plain", "scram-sha-256", "scram-sha-512"}, unbuiltValues: []string{"oauthbearer", "aws-msk-iam"}, doc: "How to prove who we are."},
+		{key: "username", kind: text, doc: "User name."},
+		{key: "password", kind: secret, doc: "Password; keep it out of the file with `${VAR}` or `${file:/path}`."},
+	}},
+}
+
+var pipelineFields = []*field{
+	{key: "name", kind: text, required: true, form: nameForm, formDoc: "1 to 100 of a-z 0-9 -", doc: "Name in logs, metrics and idempotency keys; unique in the configuration."},
+	{key: "input", kind: object, required: true, oneOf: []string{"topics", "topics_regex"}, doc: "What is read. Exactly one of `topics` and `topics_regex` is given.", fields: []*field{
+		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
+		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. Output topics of the pipeline are never subscribed."},
+		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "not empty", doc: "Consumer group."},
+		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", "consumer"}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
+		{key: "session_timeout", kind: duration, def: "45s", min: "1s", max: "30m", doc: "Classic only: partitions of a killed instance move after this time."},
+		{key: "rebalance_timeout", kind: duration, def: "60s", min: "1s", max: "1h", doc: "How long a rebalance waits for members to hand over their partitions."},
+		{key: "static_membership", kind: boolean, def: "false", doc: "Use `instance` as group.instance.id, so that a restart within the session timeout moves no partitions."},
+		{key: "start", kind: start, required: true, doc: "Where a group without any commit for a topic begins: `earliest`, `latest` or an RFC 3339 time."},
+		{key: "on_data_loss", kind: text, def: "stop", enum: []string{"stop"}, unbuiltValues: []string{"earliest", "latest"}, doc: "What to do when the log no longer has the offset that is needed."},
+		{key: "isolation", kind: text, def: "read_committed", enum: []string{"read_committed", "read_uncommitted"}, doc: "Whether records of open and aborted transactions are read."},
+	}},
+	{key: "order", kind: text, def: "partition", enum: []string{"partition"}, unbuiltValues: []string{"key", "none", "sequence"}, doc: "What stays in order: the records of each source partition."},
+	{key: "workers", kind: integer, def: "64", min: "1", max: "100000", doc: "Attempts in flight in this process."},
+	{key: "workers_per_partition", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight of one partition. 0 is adaptive: every free worker, unless the attempts of this partition run far longer than those of the others."},
+	{key: "window", kind: object, doc: "Limits of what is admitted and not yet settled.", fields: []*field{
+		{key: "records", kind: integer, def: "16384", min: "1", max: "16777216", doc: "Records of one partition. Make it many times `workers`, or finished records waiting for a slow one leave workers idle."},
+		{key: "bytes", kind: size, def: "128MiB", min: "64KiB", max: "1TiB", doc: "Bytes of the whole pipeline: keys, values and headers of inputs and outputs, and 256 B a record."},
+	}},
+	{key: "transform", kind: object, required: true, oneOf: []string{"http", "pass", "simulate", "exec", "jq"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
+		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
+			{key: "urls", kind: list, required: true, minItems: 1, maxItems: 1, doc: "Address that each record is posted to.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address"}},
+			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
+			{key: "headers", kind: object, unbuilt: true, doc: "Request headers of your own."},
+		}},
+		{key: "pass", kind: object, doc: "Pass records on as they are: `pass: {}`."},
+		{key: "simulate", kind: object, doc: "Take a log-normal time and pass the record on: for demos, tests and load trials.", fields: []*field{
+			{key: "latency", kind: duration, def: "750ms", min: "0s", max: "1h", doc: "Mean time of an attempt."},
+			{key: "sigma", kind: number, def: "0.5", min: "0", max: "5", doc: "Standard deviation of the logarithm of the time; 0 makes it constant."},
+			{key: "failure_rate", kind: number, def: "0", min: "0", max: "1", doc: "Share of attempts that fail."},
+			{key: "seed", kind: integer, def: "1", doc: "Seed of times and failures."},
+		}},
+		{key: "exec", kind: object, unbuilt: true, doc: "A subprocess."},
+		{key: "jq", kind: text, unbuilt: true, doc: "A jq program."},
+	}},
+	{key: "retry", kind: object, doc: "How failed attempts are repeated, with full jitter. Waiting holds no worker.", fields: []*field{
+		{key: "attempts", kind: integer, def: "5", min: "1", max: "1000000", doc: "Attempts at a record, the first included."},
+		{key: "initial", kind: duration, def: "200ms", min: "1ms", max: "1h", doc: "Longest wait before the second attempt; doubled with each further one."},
+		{key: "max", kind: duration, def: "10s", min: "1ms", max: "1d", doc: "Longest wait between two attempts."},
+		{key: "max_elapsed", kind: duration, def: "0s", doc: "No further attempt after this time since the first; 0s is no limit."},
+	}},
+	{key: "hedge", kind: object, unbuilt: true, doc: "A second call for a slow attempt."},
+	{key: "on_exhausted", kind: text, def: "stop", enum: []string{"stop"}, unbuiltValues: []string{"hold", "dead_letter", "drop"}, doc: "What to do when the attempts are used up, or a worker rejects the record: `stop` stops the partition, with the reason shown, until a restart or a reassignment tries again; others go on."},
+	{key: "dead_letter", kind: object, unbuilt: true, doc: "Where exhausted records go."},
+	{key: "output", kind: object, required: true, doc: "Where results go.", fields: []*field{
+		{key: "topic", kind: text, required: true, form: templateForm, formDoc: "a topic name, which may hold {topic} and {1} to {9}", doc: "Output topic. `{topic}` is the name of the input topic, `{1}` the first group of `topics_regex`."},
+		{key: "partition", kind: text, def: "source", enum: []string{"source", "key"}, doc: "The partition of the source, or one by a hash of the key as Java clients do it."},
+		{key: "provenance", kind: boolean, def: "true", doc: "Add the headers `seriatim.source` (topic/partition/offset) and, for several outputs of one record, `seriatim.output`."},
+	}},
+	{key: "delivery", kind: text, def: "at_least_once", enum: []string{"at_least_once"}, unbuiltValues: []string{"exactly_once"}, doc: "What a crash may do: repeat outputs, never lose them."},
+	{key: "commit", kind: object, doc: "When offsets are committed.", fields: []*field{
+		{key: "interval", kind: duration, def: "5s", min: "100ms", max: "1h", doc: "Every assigned partition is committed once in this time, whether it moved or not."},
+		{key: "records", kind: integer, def: "10000", min: "1", max: "1000000000", doc: "Settled records that trigger a commit before the interval is over, at most once a second."},
+		{key: "transaction", kind: duration, unbuilt: true, doc: "Length of a transaction."},
+	}},
+	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
+	{key: "state", kind: object, unbuilt: true, doc: "State kept between records."},
+	{key: "batch", kind: object, unbuilt: true, doc: "Several records in one attempt."},
+	{key: "callbacks", kind: object, unbuilt: true, doc: "Results that workers send later."},
+}
