@@ -1,0 +1,213 @@
+package processor
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
+)
+
+// emit hands the outputs of released records to the producer, in order, and
+// settles records that have none. After the producer has refused an output it
+// emits nothing of the partition until everything that was in flight is answered:
+// later outputs must not overtake it.
+func (l *loop) emit(t *tenure) {
+	if t.refused != nil || t.phase == closed {
+		return
+	}
+	end := t.released()
+	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
+	for ; t.emitNext < end; t.emitNext++ {
+		s := t.window.Slot(t.emitNext)
+		if s.pending == 0 && s.state != settled {
+			s.state = settled
+			continue
+		}
+		l.settleRun(t, from, t.emitNext)
+		from = t.emitNext + 1
+		if s.state == settled {
+			continue // before the producer refused an earlier one
+		}
+		for o := s.outputs; o != nil; o = o.next {
+			if o.size() > maxOutput && !o.emitted {
+				l.oversize(t, o)
+				return
+			}
+			if o.acked {
+				continue
+			}
+			if !o.emitted {
+				o.emitted = true
+				t.emitted++
+			}
+			t.inFlight++
+			o.record.Partition = t.partition
+			l.producer.Produce(o, &o.record, l.acks.promise)
+		}
+	}
+	l.settleRun(t, from, t.emitNext)
+}
+
+func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
+	if lo < hi {
+		l.settle(t, lo, hi)
+	}
+}
+
+// acks carries the producer's answers to the loop. Answers of consecutive records
+// are one entry, so that at full speed the loop handles runs.
+type acks struct {
+	wake chan struct{} // has room for one
+
+	mu      sync.Mutex
+	entries []ack
+}
+
+// An ack is the answer for the only outputs of the records [lo, hi), or for one
+// of several outputs of the record lo.
+type ack struct {
+	tenure *tenure
+	lo, hi resequence.Seq
+	single bool    // each record has one output
+	failed *output // nil: acknowledged
+	err    error
+}
+
+// promise is called by the producer for each output, by one goroutine at a time.
+func (a *acks) promise(r *kgo.Record, err error) {
+	o := r.Context.(*output)
+	o.acked = err == nil
+	a.mu.Lock()
+	wake := len(a.entries) == 0
+	if n := len(a.entries); n > 0 && err == nil && o.of == 1 && a.entries[n-1].extends(o) {
+		a.entries[n-1].hi++
+	} else {
+		e := ack{tenure: o.tenure, lo: o.seq, hi: o.seq + 1, single: o.of == 1, err: err}
+		if err != nil {
+			e.failed = o
+		}
+		a.entries = append(a.entries, e)
+	}
+	a.mu.Unlock()
+	if wake {
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// extends reports whether o is the next after a run of acknowledged records.
+func (a *ack) extends(o *output) bool {
+	return a.single && a.err == nil && a.tenure == o.tenure && a.hi == o.seq
+}
+
+// take returns what has come and lends spare for what comes next.
+func (a *acks) take(spare []ack) []ack {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	entries := a.entries
+	a.entries = spare
+	return entries
+}
+
+// answer settles the records whose outputs the producer has answered.
+func (l *loop) answer() {
+	entries := l.acks.take(l.spareAcks[:0])
+	for i := range entries {
+		e := &entries[i]
+		t := e.tenure
+		if t.phase == closed {
+			continue
+		}
+		t.inFlight -= int(e.hi - e.lo)
+		if e.err != nil {
+			l.refuse(t, e.failed, e.err)
+		} else {
+			l.acknowledged(t, e.lo, e.hi)
+		}
+		if i+1 == len(entries) || entries[i+1].tenure != t {
+			l.budget.account(t)
+			if t.refused != nil && t.inFlight == 0 {
+				l.emitAgain(t)
+			}
+		}
+	}
+	clear(entries)
+	l.spareAcks = entries
+}
+
+// acknowledged settles those of [lo, hi) that have no output left to wait for.
+func (l *loop) acknowledged(t *tenure, lo, hi resequence.Seq) {
+	for seq := lo; seq < hi; seq++ {
+		s := t.window.Slot(seq)
+		if s.pending--; s.pending > 0 { // of several outputs: lo is the only record
+			return
+		}
+		s.state = settled
+	}
+	t.refusals = 0
+	l.settle(t, lo, hi)
+}
+
+// refuse notes that the producer gave an output up.
+func (l *loop) refuse(t *tenure, o *output, err error) {
+	if errors.Is(err, kgo.ErrClientClosed) {
+		return // the pipeline ends
+	}
+	if t.refused == nil {
+		t.refusedSince = l.now
+		t.refusals++
+		l.log.Warn("an output was refused; it is emitted again", "topic", t.topic, "partition", t.partition,
+			"offset", t.window.Slot(o.seq).record.Offset, "output", o.record.Topic, "err", err)
+	}
+	t.refused = err
+	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.InvalidRecord) {
+		l.unacceptable(t, o, err)
+	}
+}
+
+// maxOutput is the largest output that is handed to the producer, which would
+// refuse a larger one but take the next.
+const maxOutput = 1 << 20
+
+// oversize stops the partition before an output that is too large is emitted.
+func (l *loop) oversize(t *tenure, o *output) {
+	t.refused = fmt.Errorf("%w: the most is %d bytes", kerr.MessageTooLarge, maxOutput)
+	l.unacceptable(t, o, t.refused)
+}
+
+func (l *loop) unacceptable(t *tenure, o *output, err error) {
+	l.stop(t, fmt.Sprintf("%s does not take an output of the record at offset %d (%d bytes): %v: raise the topic's max.message.bytes or mend the transform, then restart this instance",
+		o.record.Topic, t.window.Slot(o.seq).record.Offset, o.size(), err))
+}
+
+// firstReemit and lastReemit bound the wait before refused outputs are emitted
+// again: what refuses them is the deployment (a missing permission, a missing
+// topic), which a person has to mend.
+const (
+	firstReemit = 100 * time.Millisecond
+	lastReemit  = 10 * time.Second
+)
+
+// emitAgain emits again what the producer refused, once all that was in flight is
+// answered.
+func (l *loop) emitAgain(t *tenure) {
+	if t.stopped != "" {
+		return
+	}
+	wait := min(firstReemit<<min(t.refusals-1, 10), lastReemit)
+	l.at(l.now.Add(wait), func() {
+		if t.phase == closed || t.refused == nil || t.inFlight > 0 {
+			return
+		}
+		t.refused = nil
+		t.emitNext = resequence.Seq(t.tracker.Settled())
+		l.emit(t)
+	})
+}

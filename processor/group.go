@@ -1,0 +1,314 @@
+package processor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/offsets"
+)
+
+// A poller is the one goroutine that polls. It never waits for a partition: the
+// loop takes whatever it brings.
+type poller struct {
+	client *kgo.Client
+	loop   *loop
+
+	mu      sync.Mutex
+	cancel  context.CancelFunc // of the poll in progress
+	waiters []chan struct{}
+	ended   bool
+}
+
+// run polls until ctx ends.
+func (p *poller) run(ctx context.Context) {
+	defer p.end()
+	for ctx.Err() == nil {
+		poll, cancel := context.WithCancel(ctx)
+		p.pass(cancel)
+		fetches := p.client.PollFetches(poll)
+		cancel()
+		select {
+		case p.loop.fetched <- fetches:
+		case <-p.loop.stopped:
+			return
+		}
+	}
+}
+
+// pass is the point between two polls at which all that was polled before has
+// been handed over.
+func (p *poller) pass(cancel context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel = cancel
+	for _, w := range p.waiters {
+		close(w)
+	}
+	p.waiters = nil
+}
+
+func (p *poller) end() {
+	p.pass(func() {})
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+}
+
+// flush returns when everything that was polled before has been handed over to
+// the loop. Without it, records 120-200 of a partition that were polled before a
+// revoke could be admitted by the next tenure that begins at 50, which would then
+// skip 50-119.
+func (p *poller) flush() {
+	p.mu.Lock()
+	if p.ended || p.cancel == nil {
+		p.mu.Unlock()
+		return
+	}
+	w := make(chan struct{})
+	p.waiters = append(p.waiters, w)
+	p.cancel()
+	p.mu.Unlock()
+	<-w
+}
+
+// group is the group's side of a loop: the callbacks of the client. They run one
+// at a time, on the client's goroutine, and return only when the loop has done
+// what they ask.
+type group struct {
+	opts   *Options
+	loop   *loop
+	poller *poller
+}
+
+// assigned begins a tenure for each partition, without a position yet: adjust,
+// which runs next, finds it.
+func (g *group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	g.loop.do(func() { g.loop.assign(partitions) })
+}
+
+// revoked drains the tenures and returns when they are closed, so that nothing of
+// them is committed under the next generation.
+func (g *group) revoked(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	if len(partitions) == 0 {
+		return
+	}
+	budget := min(g.opts.DrainTimeout, g.opts.Source.RebalanceTimeout/2)
+	done := make(chan bool, 1)
+	ok := g.loop.do(func() {
+		g.loop.rebalances++
+		g.loop.drain(g.loop.held(partitions), g.loop.now.Add(budget), done)
+	})
+	g.poller.flush() // a draining tenure drops what this brings
+	g.await(ok, done)
+}
+
+// lost forgets the tenures: others have the partitions already.
+func (g *group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	if len(partitions) == 0 {
+		return
+	}
+	done := make(chan bool, 1)
+	ok := g.loop.do(func() {
+		g.loop.rebalances++
+		g.loop.log.Warn("the group has taken partitions away without asking; what is unfinished is done again by whoever has them", "partitions", partitions)
+		g.loop.lose(g.loop.held(partitions), done)
+	})
+	g.poller.flush()
+	g.await(ok, done)
+}
+
+func (g *group) await(asked bool, done <-chan bool) {
+	if !asked {
+		return
+	}
+	select {
+	case <-done:
+	case <-g.loop.stopped:
+	}
+}
+
+// held returns the tenures of the partitions.
+func (l *loop) held(partitions map[string][]int32) []*tenure {
+	var held []*tenure
+	for topic, ps := range partitions {
+		for _, p := range ps {
+			if t := l.tenures[partitionKey{topic, p}]; t != nil {
+				held = append(held, t)
+			}
+		}
+	}
+	return held
+}
+
+func (l *loop) assign(partitions map[string][]int32) {
+	if l.state == "draining" {
+		return // nothing new begins; what is polled of them is dropped
+	}
+	l.state = "running"
+	delete(l.problems, "group")
+	if len(partitions) > 0 {
+		l.rebalances++
+	}
+	for topic, ps := range partitions {
+		for _, p := range ps {
+			key := partitionKey{topic, p}
+			if old := l.tenures[key]; old != nil {
+				l.close(old)
+			}
+			c := l.counters[key]
+			if c == nil {
+				c = new(counters)
+				l.counters[key] = c
+			}
+			t := newTenure(key, l.opts, c, l.now)
+			l.tenures[key] = t
+			l.resumeAnyway(t) // a pause outlives a revoke in the client
+		}
+	}
+	l.budget.assign(l.tenures)
+	l.pauses.apply(l.consumer)
+}
+
+// place gives a tenure its position.
+func (l *loop) place(t *tenure, next offsets.Next) {
+	t.unplaced = ""
+	t.tracker = offsets.NewTracker(next)
+	l.commits.policy.Assigned(l.now)
+}
+
+// adjust resolves where each partition starts, so that its position is known, and
+// committed, before its first record arrives. It never returns an error: the
+// client would rejoin again and again. A partition that cannot be resolved is
+// paused at a placeholder and tried again.
+func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	found := make(map[partitionKey]int64)
+	missing := make(map[string][]int32)
+	for topic, partitions := range committed {
+		for p, o := range partitions {
+			if at := o.EpochOffset().Offset; at >= 0 {
+				found[partitionKey{topic, p}] = at
+			} else {
+				missing[topic] = append(missing[topic], p)
+			}
+		}
+	}
+	reasons := make(map[partitionKey]error)
+	if len(missing) > 0 {
+		g.resolve(ctx, missing, found, reasons)
+	}
+	g.loop.do(func() {
+		for key, next := range found {
+			if t := g.loop.tenures[key]; t != nil {
+				g.loop.place(t, offsets.Next(next))
+			}
+		}
+		for key, err := range reasons {
+			if t := g.loop.tenures[key]; t != nil {
+				g.unplaced(t, err, firstPlacing)
+			}
+		}
+		g.loop.pauses.apply(g.loop.consumer)
+	})
+	for topic, partitions := range missing {
+		for _, p := range partitions {
+			committed[topic][p] = kgo.NewOffset().At(max(0, found[partitionKey{topic, p}]))
+		}
+	}
+	return committed, nil
+}
+
+const (
+	firstPlacing = time.Second
+	lastPlacing  = 30 * time.Second
+)
+
+// unplaced pauses a tenure whose start is not known and tries again later.
+func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
+	l := g.loop
+	t.unplaced = fmt.Sprintf("its start offset cannot be read: %v; trying again", err)
+	l.log.Warn("the start offset of a partition cannot be read; trying again", "topic", t.topic, "partition", t.partition, "err", err)
+	l.pause(t)
+	l.at(l.now.Add(wait), func() {
+		if t.phase != open {
+			return
+		}
+		go func() { // ends with the request's time limit
+			ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+			defer cancel()
+			found, reasons := make(map[partitionKey]int64), make(map[partitionKey]error)
+			g.resolve(ctx, map[string][]int32{t.topic: {t.partition}}, found, reasons)
+			l.do(func() {
+				next, ok := found[t.partitionKey]
+				switch {
+				case t.phase != open:
+				case !ok:
+					g.unplaced(t, reasons[t.partitionKey], min(2*wait, lastPlacing))
+				default:
+					// The tenure is open, so no revoke callback has returned: the
+					// client still holds the partition that it places.
+					l.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{
+						t.topic: {t.partition: {Epoch: -1, Offset: next}},
+					})
+					l.place(t, offsets.Next(next))
+					l.resume(t)
+				}
+			})
+		}()
+	})
+}
+
+// resolve finds the start of partitions without a committed offset. Where the
+// group has no commit for any partition of the topic, that is Source.Start;
+// otherwise the partition is new, and its first record is the start.
+func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
+	client := kadm.NewClient(g.loop.producer)
+	for topic, partitions := range missing {
+		fail := func(err error) {
+			for _, p := range partitions {
+				reasons[partitionKey{topic, p}] = err
+			}
+		}
+		commits, err := client.FetchOffsetsForTopics(ctx, g.opts.Source.Group, topic)
+		if err == nil {
+			err = commits.Error()
+		}
+		if err != nil {
+			fail(fmt.Errorf("the group's offsets: %w", err))
+			continue
+		}
+		isNew := false
+		commits.Each(func(o kadm.OffsetResponse) { isNew = isNew || o.At >= 0 })
+
+		var listed kadm.ListedOffsets
+		switch start := g.opts.Source.Start; {
+		case isNew || (!start.End && start.Time.IsZero()):
+			listed, err = client.ListStartOffsets(ctx, topic)
+		case start.End && g.opts.Source.ReadUncommitted:
+			listed, err = client.ListEndOffsets(ctx, topic)
+		case start.End:
+			listed, err = client.ListCommittedOffsets(ctx, topic)
+		default:
+			listed, err = client.ListOffsetsAfterMilli(ctx, start.Time.UnixMilli(), topic)
+		}
+		if err != nil {
+			fail(err)
+			continue
+		}
+		for _, p := range partitions {
+			key := partitionKey{topic, p}
+			switch o, ok := listed.Lookup(topic, p); {
+			case !ok:
+				reasons[key] = fmt.Errorf("no offset was listed")
+			case o.Err != nil:
+				reasons[key] = o.Err
+			default:
+				found[key] = o.Offset
+			}
+		}
+	}
+}

@@ -1,0 +1,405 @@
+package processor
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/offsets"
+	"seriatim/resequence"
+)
+
+// A loop is the one owner of a pipeline's state. Everything else, the poller, the
+// workers, the producer's promises, the group's callbacks, sends it messages that
+// carry chunks, and it never waits for any of them: it sends to a channel only
+// where there is room, and what takes time (commits, look-ups) runs beside it.
+type loop struct {
+	opts     *Options
+	log      *slog.Logger
+	consumer *kgo.Client
+	producer *kgo.Client
+
+	fetched  chan kgo.Fetches // from the poller
+	chunks   chan *chunk      // to the workers; has room for all of them
+	finished chan *chunk      // from the workers; has room for all of them
+	acks     acks             // from the producer
+	calls    chan func()      // from everybody else: see do
+	quit     chan struct{}    // ends the loop
+	stopped  chan struct{}    // closed when it has ended
+
+	now   time.Time
+	epoch time.Time
+	timers
+
+	tenures  map[partitionKey]*tenure
+	counters map[partitionKey]*counters
+	sched    *scheduler
+	budget   budget
+	outage   *outage
+	commits  committer
+	drains   []*drain
+	pauses   pauses
+	backed   map[*tenure]struct{} // with a spill, or paused
+	problems problems
+
+	state      string
+	fatal      chan error // what ends the pipeline; has room for one
+	attempts   [results]uint64
+	rebalances uint64
+	spareAcks  []ack
+}
+
+func newLoop(opts *Options) *loop {
+	now := time.Now()
+	return &loop{
+		opts:     opts,
+		log:      opts.Logger.With("pipeline", opts.Name),
+		fetched:  make(chan kgo.Fetches),
+		chunks:   make(chan *chunk, opts.Workers),
+		finished: make(chan *chunk, opts.Workers),
+		acks:     acks{wake: make(chan struct{}, 1)},
+		calls:    make(chan func()),
+		quit:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		now:      now,
+		epoch:    now.Add(-1), // so that no moment is 0
+		tenures:  make(map[partitionKey]*tenure),
+		counters: make(map[partitionKey]*counters),
+		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition),
+		budget:   budget{limit: opts.Window.Bytes},
+		commits:  newCommitter(opts.Commit),
+		backed:   make(map[*tenure]struct{}),
+		problems: make(problems),
+		state:    "starting",
+		fatal:    make(chan error, 1),
+	}
+}
+
+// run is the loop. It ends with quit.
+func (l *loop) run() {
+	defer close(l.stopped)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var armed time.Time
+	for {
+		if next := earliest(l.timers.next(), l.commits.deadline(l.now)); !next.Equal(armed) {
+			armed = next
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case fetches := <-l.fetched:
+			l.now = time.Now()
+			l.take(fetches)
+		case c := <-l.finished:
+			l.now = time.Now()
+			l.finish(c)
+			for more := true; more; {
+				select {
+				case c := <-l.finished:
+					l.finish(c)
+				default:
+					more = false
+				}
+			}
+		case <-l.acks.wake:
+			l.now = time.Now()
+			l.answer()
+		case call := <-l.calls:
+			l.now = time.Now()
+			call()
+		case <-timer.C:
+			armed = time.Time{}
+			l.now = time.Now()
+		case <-l.quit:
+			return
+		}
+		l.timers.fire(l.now)
+		l.readmit()
+		l.dispatch()
+		l.commitIfDue()
+		l.proceedDrains()
+		l.pauses.apply(l.consumer)
+	}
+}
+
+// do runs call in the loop and waits for it. It reports false if the loop has
+// ended. It must not be called by the loop.
+func (l *loop) do(call func()) bool {
+	done := make(chan struct{})
+	select {
+	case l.calls <- func() { call(); close(done) }:
+		<-done
+		return true
+	case <-l.stopped:
+		return false
+	}
+}
+
+// nanos is the present as slots keep it.
+func (l *loop) nanos() int64 { return int64(l.now.Sub(l.epoch)) }
+
+func (l *loop) age(nanos int64) time.Duration { return time.Duration(l.nanos() - nanos) }
+
+// take admits what a poll returned. Records of a partition without an open tenure
+// are dropped: whoever has the partition reads them again.
+func (l *loop) take(fetches kgo.Fetches) {
+	fetches.EachError(l.fetchFailed)
+	for i := range fetches {
+		for j := range fetches[i].Topics {
+			topic := &fetches[i].Topics[j]
+			for k := range topic.Partitions {
+				p := &topic.Partitions[k]
+				t := l.tenures[partitionKey{topic.Topic, p.Partition}]
+				if t == nil || t.phase != open || t.tracker == nil {
+					continue
+				}
+				if p.HighWatermark >= 0 && p.Err == nil {
+					t.end, t.hasEnd = p.HighWatermark, true
+				}
+				if t.topicID == ([16]byte{}) { // workers read it from the first dispatch on
+					t.topicID = topic.TopicID
+				}
+				if len(p.Records) > 0 {
+					l.receive(t, p.Records)
+				}
+			}
+		}
+	}
+}
+
+// receive takes records that were polled.
+func (l *loop) receive(t *tenure, records []*kgo.Record) {
+	if len(t.spill) == 0 {
+		records = l.admit(t, records, false)
+	}
+	t.spilled(records)
+	if len(t.spill) > 0 {
+		l.pause(t)
+	}
+	l.budget.account(t)
+	l.advance(t)
+	l.sched.want(t)
+}
+
+// readmit moves what waits for room into windows that have got some.
+func (l *loop) readmit() {
+	for t := range l.backed {
+		if t.stopped != "" || t.tracker == nil {
+			continue
+		}
+		before := t.spillCount
+		for len(t.spill) > 0 {
+			records := t.spill[0]
+			rest := l.admit(t, records, true)
+			t.spillCount -= len(records) - len(rest)
+			if len(rest) > 0 {
+				t.spill[0] = rest
+				break
+			}
+			t.spill[0] = nil
+			t.spill = t.spill[1:]
+		}
+		if t.spillCount != before {
+			l.budget.account(t)
+			l.advance(t)
+			l.sched.want(t)
+		}
+		// Resume with half a window of room: the next fetch takes a round trip to
+		// arrive, and what it brings shall not be spilled at once.
+		if len(t.spill) == 0 && 2*t.window.Len() <= l.opts.Window.Records {
+			l.resume(t)
+		}
+	}
+}
+
+// admit admits records, which come fresh from a poll or from the spill, as long
+// as the window and the budget have room, and returns the rest.
+func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Record {
+	now := l.nanos()
+	var headAge time.Duration
+	if head, ok := t.window.Head(); ok {
+		headAge = time.Duration(now - t.window.Slot(head).admitted)
+	}
+	for i, r := range records {
+		size := recordSize(r)
+		if !t.window.Fits(size) {
+			return records[i:]
+		}
+		if fromSpill {
+			t.spillBytes -= size
+		}
+		if !l.budget.allows(t, size, headAge) {
+			if fromSpill {
+				t.spillBytes += size
+			}
+			return records[i:]
+		}
+		gap, err := t.tracker.Track(offsets.Offset(r.Offset), r.LeaderEpoch)
+		if err != nil {
+			l.stop(t, "the log went back: "+err.Error()+": it was truncated or made anew")
+			return records[i:]
+		}
+		t.gapsCompacted += uint64(gap)
+		seq, s, err := t.window.Admit(size)
+		if err != nil {
+			l.bug(t, err)
+			return records[i:]
+		}
+		*s = slot{record: r, admitted: now}
+		if r.Attrs.IsControl() {
+			s.state, s.finished = control, now
+			if err := t.window.Complete(seq, 0); err != nil {
+				l.bug(t, err)
+			}
+		}
+	}
+	return nil
+}
+
+// dispatch gives chunks to free workers.
+func (l *loop) dispatch() {
+	if l.outage != nil {
+		return // probes only
+	}
+	for l.sched.free > 0 {
+		t := l.sched.turn(l.now)
+		if t == nil {
+			return
+		}
+		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
+			l.chunks <- c
+		}
+		l.sched.want(t)
+	}
+}
+
+// finish takes back what a worker has done.
+func (l *loop) finish(c *chunk) {
+	l.sched.done(c)
+	t := c.tenure
+	for i := range c.attempts {
+		a := &c.attempts[i]
+		switch {
+		case t.phase == closed:
+			l.attempts[resultLate]++
+			l.lostProbe(t, a.seq)
+		case !a.ran:
+			t.window.Slot(a.seq).begun--
+			t.again(a.seq)
+		case a.err != nil:
+			l.failed(t, a)
+		default:
+			l.complete(t, a)
+		}
+	}
+	l.observe(c)
+	if t.phase != closed {
+		l.budget.account(t)
+		l.advance(t)
+	}
+	l.sched.want(t)
+	l.sched.recycle(c)
+}
+
+// complete fills the slot of a record with its result.
+func (l *loop) complete(t *tenure, a *attempt) {
+	s := t.window.Slot(a.seq)
+	s.outputs, s.pending = a.outputs, a.n
+	s.state, s.finished, s.lastErr = complete, l.nanos(), nil
+	if err := t.window.Complete(a.seq, a.bytes); err != nil {
+		l.bug(t, err)
+		return
+	}
+	if a.n == 0 {
+		t.filtered++
+		l.attempts[resultFilter]++
+	} else {
+		l.attempts[resultOK]++
+	}
+	l.vindicated(t, a.seq)
+}
+
+// advance releases the finished prefix of t and emits it.
+func (l *loop) advance(t *tenure) {
+	first := true
+	for {
+		_, s, ok := t.window.Release()
+		if !ok {
+			break
+		}
+		if first && s.state == complete {
+			first = false
+			if hook := l.opts.Hooks.ResequenceWait; hook != nil {
+				hook(l.age(s.finished))
+			}
+		}
+	}
+	l.emit(t)
+}
+
+// settle records that everything in [lo, hi) has its outcome, and frees what is
+// no longer needed.
+func (l *loop) settle(t *tenure, lo, hi resequence.Seq) {
+	if err := t.tracker.SettleRange(uint64(lo), uint64(hi)); err != nil {
+		l.bug(t, err)
+		return
+	}
+	if err := t.window.Free(resequence.Seq(t.tracker.Settled())); err != nil {
+		l.bug(t, err)
+		return
+	}
+	t.settled += uint64(hi - lo)
+	l.commits.policy.Settled(int(hi - lo))
+}
+
+// bug stops the pipeline: a rule of the engine is broken, and every guess from
+// here on could lose a record.
+func (l *loop) bug(t *tenure, err error) {
+	l.log.Error("this is a bug in seriatim; the pipeline stops so that no record is lost",
+		"topic", t.topic, "partition", t.partition, "err", err)
+	l.end(&InvariantError{Partition: t.String(), Err: err})
+}
+
+// observe tells the hooks how long the attempts of a chunk took.
+func (l *loop) observe(c *chunk) {
+	hook := l.opts.Hooks.TransformDuration
+	if hook == nil {
+		return
+	}
+	n := 0
+	for n < len(c.attempts) && c.attempts[n].ran {
+		n++
+	}
+	outcome := "ok"
+	if err := c.attempts[n-1].err; err != nil {
+		outcome = failureOf(err).Kind.String()
+	}
+	hook(outcome, c.took/time.Duration(n))
+}
+
+// end stops the pipeline with err.
+func (l *loop) end(err error) {
+	select {
+	case l.fatal <- err:
+	default:
+	}
+}
+
+// stop has the partition go no further in this tenure.
+func (l *loop) stop(t *tenure, reason string) {
+	if t.stopped != "" {
+		return
+	}
+	t.stopped, t.stoppedAt = reason, l.now
+	l.pause(t)
+	l.log.Error("the partition is stopped; it is tried again after a restart or when it is assigned anew",
+		"topic", t.topic, "partition", t.partition, "reason", reason)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}

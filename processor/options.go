@@ -1,0 +1,145 @@
+package processor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Options are the settings of one [Pipeline]. A zero duration, count or size
+// means the default named beside it.
+type Options struct {
+	Name     string // [a-z0-9-]+
+	Instance string // unique among the instances of the group
+
+	// Client holds what every client needs to reach the cluster: brokers, TLS,
+	// SASL, client id, hooks.
+	Client []kgo.Opt
+	Logger *slog.Logger // nil discards
+	Hooks  Hooks
+
+	Source Source
+	Output Output
+
+	Workers             int // attempts in flight; 64
+	WorkersPerPartition int // most attempts in flight of one partition; 0 is adaptive
+	Window              Window
+	Retry               Retries
+	Commit              Commit
+	DrainTimeout        time.Duration // 10s
+}
+
+// Source says what a pipeline reads.
+type Source struct {
+	// Topics are the input topics by name. Exactly one of Topics and Regex is set.
+	Topics []string
+	// Regex matches whole names of input topics.
+	Regex *regexp.Regexp
+	Group string
+	// ServerSide uses the consumer group protocol of KIP-848 instead of the
+	// classic one.
+	ServerSide       bool
+	SessionTimeout   time.Duration // classic only; 45s
+	RebalanceTimeout time.Duration // 60s
+	// Static makes Instance the group.instance.id (KIP-345).
+	Static bool
+	// Start is where a group without any commit for a topic begins.
+	Start Start
+	// ReadUncommitted also reads records of open and aborted transactions.
+	ReadUncommitted bool
+}
+
+// Start is a place in a log: its end, a time, or (the zero Start) its beginning.
+type Start struct {
+	End  bool
+	Time time.Time
+}
+
+// Output says where results go.
+type Output struct {
+	// Topic is the output topic. {topic} stands for the name of the input topic,
+	// {1} to {9} for the groups of Source.Regex.
+	Topic string
+	// ByKey spreads outputs by a hash of their key (the default partitioner of
+	// Java clients) instead of keeping the partition of the source. Outputs with a
+	// null key stay with the source partition, modulo the partitions there are.
+	ByKey bool
+	// Provenance adds the headers seriatim.source and seriatim.output.
+	Provenance bool
+}
+
+// Window limits what is admitted and not yet settled.
+type Window struct {
+	Records int   // of one partition; 16384
+	Bytes   int64 // of the pipeline, inputs and outputs plus 256 a record; 128 MiB
+}
+
+// Retries says how failed attempts are repeated: with full jitter between 0 and
+// Initial doubled with each attempt, never more than Max.
+type Retries struct {
+	Attempts   int           // 5
+	Initial    time.Duration // 200ms
+	Max        time.Duration // 10s
+	MaxElapsed time.Duration // since the first attempt; 0 is no limit
+}
+
+// Commit says when offsets are committed.
+type Commit struct {
+	Interval time.Duration // the tick, at least 100ms; 5s
+	Records  int           // settled records that trigger a commit between ticks; 10000
+}
+
+var pipelineName = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// withDefaults returns o with its zero values filled in, or all that is wrong
+// with it.
+func (o Options) withDefaults() (Options, error) {
+	def(&o.Workers, 64)
+	def(&o.Window.Records, 16384)
+	def(&o.Window.Bytes, 128<<20)
+	def(&o.Retry.Attempts, 5)
+	def(&o.Retry.Initial, 200*time.Millisecond)
+	def(&o.Retry.Max, 10*time.Second)
+	def(&o.Commit.Interval, 5*time.Second)
+	def(&o.Commit.Records, 10000)
+	def(&o.DrainTimeout, 10*time.Second)
+	def(&o.Source.SessionTimeout, 45*time.Second)
+	def(&o.Source.RebalanceTimeout, time.Minute)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+
+	var errs []error
+	bad := func(cond bool, format string, args ...any) {
+		if cond {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(!pipelineName.MatchString(o.Name), "Name %q: must match %v", o.Name, pipelineName)
+	bad(o.Source.Group == "", "Source.Group: is required")
+	bad((len(o.Source.Topics) > 0) == (o.Source.Regex != nil), "Source: exactly one of Topics and Regex must be set")
+	bad(o.Source.Static && o.Instance == "", "Source.Static: needs Instance")
+	bad(o.Output.Topic == "", "Output.Topic: is required")
+	bad(o.Workers < 1, "Workers: %d is less than 1", o.Workers)
+	bad(o.WorkersPerPartition < 0, "WorkersPerPartition: %d is negative", o.WorkersPerPartition)
+	bad(o.Window.Records < 1, "Window.Records: %d is less than 1", o.Window.Records)
+	bad(o.Window.Bytes < 1, "Window.Bytes: %d is less than 1", o.Window.Bytes)
+	bad(o.Retry.Attempts < 1, "Retry.Attempts: %d is less than 1", o.Retry.Attempts)
+	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
+	bad(o.Commit.Interval < 100*time.Millisecond, "Commit.Interval: %v is less than 100ms", o.Commit.Interval)
+	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
+	for _, topic := range o.Source.Topics {
+		bad(outputTopic(o.Output.Topic, topic, nil) == topic, "Output.Topic: %s is also an input topic", topic)
+	}
+	return o, errors.Join(errs...)
+}
+
+func def[T comparable](field *T, value T) {
+	if *field == *new(T) {
+		*field = value
+	}
+}

@@ -1,0 +1,230 @@
+package processor
+
+import (
+	"context"
+	"net"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+type connection = net.Conn
+
+// A Pipeline reads topics, transforms their records and emits the results in
+// source order. Make one with [New] and run it once.
+type Pipeline struct {
+	opts      Options
+	transform Transform
+	loop      *loop
+}
+
+// New checks the options and returns a pipeline that does nothing yet. The error
+// names everything that is wrong with them.
+func New(opts Options, transform Transform) (*Pipeline, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipeline{opts: opts, transform: transform}
+	p.loop = newLoop(&p.opts)
+	return p, nil
+}
+
+// Run runs the pipeline until ctx ends, then drains it: what is being transformed
+// may finish within Options.DrainTimeout, results are emitted, the frontier is
+// committed, the group is left. It tries an unreachable cluster for ever. It
+// returns nil after a clean drain, else [ErrDrainDeadline], a [*FencedError], an
+// [*InvariantError], or an error of the client's options.
+func (p *Pipeline) Run(ctx context.Context) error {
+	l := p.loop
+	dial := new(dialHook)
+	poller := &poller{loop: l}
+	g := &group{opts: &p.opts, loop: l, poller: poller}
+
+	producer, err := kgo.NewClient(p.producerOpts(dial)...)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	consumer, err := kgo.NewClient(p.consumerOpts(g, dial)...)
+	if err != nil {
+		return err
+	}
+	l.consumer, l.producer, poller.client = consumer, producer, consumer
+
+	var workers, watching, polling sync.WaitGroup
+	for range p.opts.Workers {
+		workers.Go(func() { work(p.transform, &p.opts, l.chunks, l.finished) })
+	}
+	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAside()
+	go l.run()
+	polling.Go(func() { poller.run(aside) })
+	watching.Go(func() { (&watcher{loop: l, client: producer, dial: dial}).run(aside) })
+
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-l.fatal:
+	}
+
+	deadline := time.Now().Add(p.opts.DrainTimeout)
+	drained := make(chan bool, 1)
+	l.do(func() {
+		l.state = "draining"
+		tenures := make([]*tenure, 0, len(l.tenures))
+		for _, t := range l.tenures {
+			tenures = append(tenures, t)
+		}
+		if err != nil { // what we hold may be wrong: commit nothing of it
+			l.lose(tenures, drained)
+			return
+		}
+		l.drain(tenures, deadline, drained)
+	})
+	if clean := <-drained; !clean && err == nil {
+		err = ErrDrainDeadline
+	}
+	stopAside()
+	polling.Wait()
+	watching.Wait()
+	leave(consumer)
+	close(l.quit)
+	<-l.stopped
+	close(l.chunks) // attempts of closed tenures were cancelled
+	if err == nil {
+		workers.Wait()
+	}
+	return err
+}
+
+// leaveTimeout bounds leaving the group and closing the client, for brokers that
+// do not answer.
+const leaveTimeout = 500 * time.Millisecond
+
+// leave leaves the group, so that others get the partitions at once.
+func leave(consumer *kgo.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	_ = consumer.LeaveGroupContext(ctx) // the session timeout does it otherwise
+	consumer.Close()
+}
+
+// Status returns the state of the pipeline. It fails when ctx ends before the
+// pipeline's loop answers, which it does within microseconds unless it hangs.
+func (p *Pipeline) Status(ctx context.Context) (Status, error) {
+	answer := make(chan Status, 1)
+	select {
+	case p.loop.calls <- func() { answer <- p.loop.status() }:
+		return <-answer, nil
+	case <-p.loop.stopped:
+		return Status{Pipeline: p.opts.Name, Group: p.opts.Source.Group, State: "stopped", Workers: p.opts.Workers}, nil
+	case <-ctx.Done():
+		return Status{}, context.Cause(ctx)
+	}
+}
+
+// fetchMaxBytes is the most that one broker sends at a time. The client holds up
+// to two such answers of each broker, and the spill one more.
+const fetchMaxBytes = 8 << 20
+
+// metadataAge bounds how late new topics and partitions are found.
+const metadataAge = 15 * time.Second
+
+func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
+	s := p.opts.Source
+	isolation := kgo.ReadCommitted()
+	if s.ReadUncommitted {
+		isolation = kgo.ReadUncommitted()
+	}
+	opts := append([]kgo.Opt{
+		kgo.WithHooks(dial, groupHook{g.loop}),
+		kgo.ConsumerGroup(s.Group),
+		kgo.DisableAutoCommit(),
+		kgo.OnPartitionsAssigned(g.assigned),
+		kgo.OnPartitionsRevoked(g.revoked),
+		kgo.OnPartitionsLost(g.lost),
+		kgo.AdjustFetchOffsetsFn(g.adjust),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepControlRecords(),
+		kgo.FetchIsolationLevel(isolation),
+		kgo.FetchMaxBytes(fetchMaxBytes),
+		kgo.FetchMaxWait(250 * time.Millisecond),
+		kgo.MaxDecompressBatchBytes(128 << 20),
+		kgo.MetadataMaxAge(metadataAge),
+		kgo.SessionTimeout(s.SessionTimeout),
+		kgo.RebalanceTimeout(s.RebalanceTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, s.SessionTimeout/3)),
+	}, p.opts.Client...)
+	if s.Regex != nil {
+		opts = append(opts, kgo.ConsumeRegex(),
+			kgo.ConsumeTopics(whole(s.Regex)), kgo.ConsumeExcludeTopics(couldBeOutput(p.opts.Output.Topic)))
+	} else {
+		opts = append(opts, kgo.ConsumeTopics(s.Topics...))
+	}
+	if s.ServerSide {
+		opts = append(opts, kgo.ServerSideBalancer())
+	}
+	if s.Static {
+		opts = append(opts, kgo.InstanceID(p.opts.Instance))
+	}
+	return opts
+}
+
+// whole makes an expression match whole names only.
+func whole(expr *regexp.Regexp) string { return "^(?:" + expr.String() + ")$" }
+
+func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
+	return append([]kgo.Opt{
+		kgo.WithHooks(dial),
+		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey}),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(maxOutput),
+		// Window.Bytes bounds what is handed over: the loop must never wait here.
+		kgo.MaxBufferedRecords(1 << 30),
+		// Outputs wait for a missing topic, which Status names, instead of failing.
+		kgo.UnknownTopicRetries(-1),
+	}, p.opts.Client...)
+}
+
+// groupHook hears of errors of the group membership.
+type groupHook struct{ loop *loop }
+
+// OnGroupManageError is called by the client before it tries to join again.
+func (h groupHook) OnGroupManageError(err error) {
+	h.loop.do(func() { h.loop.groupFailed(err) })
+}
+
+// partitioner keeps outputs in the partition of their source, or spreads them by
+// key as Java clients do.
+type partitioner struct{ byKey bool }
+
+// ForTopic returns the partitioner of one topic.
+func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+	return topicPartitioner{p, kgo.StickyKeyPartitioner(nil).ForTopic(topic)}
+}
+
+type topicPartitioner struct {
+	partitioner
+	hash kgo.TopicPartitioner
+}
+
+// RequiresConsistency has the client wait for a partition that is down: no output
+// may go elsewhere.
+func (topicPartitioner) RequiresConsistency(*kgo.Record) bool { return true }
+
+// Partition returns the partition of an output among n. The client refuses one
+// that does not exist.
+func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
+	switch {
+	case !p.byKey:
+		return int(r.Partition)
+	case r.Key == nil:
+		return int(r.Partition) % n
+	default:
+		return p.hash.Partition(r, n)
+	}
+}

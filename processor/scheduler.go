@@ -1,0 +1,186 @@
+package processor
+
+import (
+	"time"
+
+	"seriatim/resequence"
+)
+
+// A scheduler decides which partition's records go to the next free worker. It
+// is a ring of the tenures that have something to dispatch: each turn goes to the
+// next of them, so that none waits for another's backlog, and whatever nobody
+// else wants goes to those that do.
+type scheduler struct {
+	workers      int
+	perPartition int // 0: adaptive
+
+	free    int       // workers without a chunk
+	ring    []*tenure // with something to dispatch, in turn
+	ringAt  int       // index of the next turn; the ring is compacted lazily
+	wanting int       // tenures that dispatch or would like to
+
+	// mean is the moving average of the time that a transform takes for one
+	// record, in nanoseconds. It starts above chunkTime, so that nothing is put in
+	// chunks before the first transforms have shown to be cheap: a start with
+	// chunks of 64 ran 64 slow records in a row.
+	mean float64
+
+	spare []*chunk
+}
+
+func newScheduler(workers, perPartition int) *scheduler {
+	return &scheduler{workers: workers, perPartition: perPartition, free: workers, mean: float64(2 * chunkTime)}
+}
+
+// want puts t in the ring if it has something to dispatch.
+func (s *scheduler) want(t *tenure) {
+	wants := t.wants()
+	if wants && !t.queued {
+		t.queued = true
+		s.ring = append(s.ring, t)
+	}
+	if wanting := wants || t.running > 0; wanting != t.wanting {
+		t.wanting = wanting
+		if wanting {
+			s.wanting++
+		} else {
+			s.wanting--
+		}
+	}
+}
+
+// turn takes the next tenure off the ring that may have a worker; nil if none.
+func (s *scheduler) turn(now time.Time) *tenure {
+	for s.ringAt < len(s.ring) {
+		t := s.ring[s.ringAt]
+		s.ring[s.ringAt] = nil
+		s.ringAt++
+		if s.ringAt == len(s.ring) {
+			s.ring, s.ringAt = s.ring[:0], 0
+		} else if s.ringAt > 64 && s.ringAt*2 > len(s.ring) {
+			s.ring, s.ringAt = append(s.ring[:0], s.ring[s.ringAt:]...), 0
+		}
+		t.queued = false
+		// A tenure at its limit comes back with its next finished chunk.
+		if t.wants() && s.allows(t, now) {
+			return t
+		}
+	}
+	return nil
+}
+
+// allows says whether t may have one more worker. Without a fixed limit it may
+// have as many as it likes, unless it has its fair share already and its oldest
+// attempt has run far longer than attempts usually do: then its transforms hang,
+// and each further worker would be lost to the others.
+func (s *scheduler) allows(t *tenure, now time.Time) bool {
+	if s.perPartition > 0 {
+		return t.running < s.perPartition
+	}
+	if t.running == 0 || s.wanting <= 1 {
+		return true
+	}
+	share := max(1, s.workers/s.wanting)
+	if t.running < share {
+		return true
+	}
+	usual := time.Duration(8*s.mean) + 100*time.Millisecond
+	return now.Sub(t.runningHead.started) <= usual
+}
+
+// chunkSize is how many records a worker gets at a time.
+func (s *scheduler) chunkSize() int {
+	return int(min(maxChunk, max(1, float64(chunkTime)/s.mean)))
+}
+
+// cut takes the next records of t for one worker: one that waits for another
+// attempt, or a run of new ones. It returns nil if there were only control records.
+func (s *scheduler) cut(t *tenure, now time.Time, nanos int64) *chunk {
+	return s.cutUpTo(s.chunkSize(), t, now, nanos)
+}
+
+// cutOne is cut for a single record.
+func (s *scheduler) cutOne(t *tenure, now time.Time, nanos int64) *chunk {
+	return s.cutUpTo(1, t, now, nanos)
+}
+
+func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *chunk {
+	c := s.blank()
+	c.tenure, c.started = t, now
+	if len(t.due) > 0 {
+		seq := t.due[0]
+		t.due = t.due[1:]
+		c.add(t, seq, nanos)
+	} else {
+		end := t.window.Next()
+		for ; t.next < end && len(c.attempts) < size; t.next++ {
+			c.add(t, t.next, nanos)
+		}
+	}
+	if len(c.attempts) == 0 {
+		s.spare = append(s.spare, c)
+		return nil
+	}
+	s.free--
+	t.running++
+	if c.prev = t.runningTail; c.prev == nil {
+		t.runningHead = c
+	} else {
+		c.prev.next = c
+	}
+	t.runningTail = c
+	return c
+}
+
+func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
+	s := t.window.Slot(seq)
+	if s.state == control {
+		return
+	}
+	s.state = running
+	s.begun++
+	if s.first == 0 {
+		s.first = nanos
+	}
+	c.attempts = append(c.attempts, attempt{seq: seq, record: s.record, number: int(s.begun)})
+}
+
+// done takes back a chunk that a worker has finished.
+func (s *scheduler) done(c *chunk) {
+	s.free++
+	t := c.tenure
+	t.running--
+	if c.prev == nil {
+		t.runningHead = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next == nil {
+		t.runningTail = c.prev
+	} else {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+
+	n := 0
+	for n < len(c.attempts) && c.attempts[n].ran {
+		n++
+	}
+	s.mean += (float64(c.took)/float64(n) - s.mean) / 16
+}
+
+// recycle keeps the chunk for another use. Its slab stays with the outputs.
+func (s *scheduler) recycle(c *chunk) {
+	clear(c.attempts)
+	c.attempts, c.tenure = c.attempts[:0], nil
+	s.spare = append(s.spare, c)
+}
+
+func (s *scheduler) blank() *chunk {
+	if n := len(s.spare); n > 0 {
+		c := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return c
+	}
+	return new(chunk)
+}

@@ -1,0 +1,223 @@
+package processor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"seriatim/resequence"
+)
+
+// Status is the state of a pipeline at one moment, for people and metrics. It is
+// a copy: nobody else holds or changes it.
+type Status struct {
+	Pipeline string
+	Group    string
+	// State is "starting" (no assignment yet), "running", "draining" or "stopped".
+	State string
+	// Problems are the reasons, in words, why records wait that should not: an
+	// unreachable broker, a missing topic, a refused ACL, a stopped partition.
+	// Empty is healthy.
+	Problems []Problem
+	// Partitions are the assigned partitions by topic and number.
+	Partitions []PartitionStatus
+
+	Workers     int // Options.Workers
+	WorkersBusy int // attempts that run now
+	// WindowBytes counts what is admitted, spilled, or emitted and unsettled.
+	WindowBytes      int64
+	WindowLimitBytes int64
+
+	// Counters since the process started. Those of a partition that was revoked
+	// are kept in Partitions' sums of its next tenure here.
+	Attempts   map[string]uint64 // by result: ok, filter, retry, reject, deployment, panic, late
+	Commits    map[string]uint64 // by result: ok, error
+	Rebalances uint64            // assignments, revocations and losses that named a partition
+}
+
+// A Problem is one reason why records wait.
+type Problem struct {
+	// Scope is the pipeline, a topic, a partition ("orders/3") or a broker.
+	Scope  string
+	Reason string
+	Since  time.Time
+}
+
+// PartitionStatus is the state of one tenure. Offsets are -1 where they are not
+// known yet.
+type PartitionStatus struct {
+	Topic     string
+	Partition int32
+
+	WindowRecords      int // admitted and not settled
+	WindowLimitRecords int
+	WindowBytes        int64
+	SpilledRecords     int // polled and waiting for room in the window
+	Head               *HeadStatus
+
+	NextOffset      int64 // the frontier: what the next commit says
+	CommittedOffset int64 // what the last acknowledged commit said
+	EndOffset       int64 // the high watermark that the last fetch told
+	LagRecords      int64 // EndOffset - NextOffset, 0 at the least
+	// LagTime is the age of the oldest record that is not settled; 0 if none.
+	LagTime time.Duration
+	// CommitAge is the time since the last acknowledged commit of the partition.
+	CommitAge time.Duration
+
+	Paused bool // fetching is paused because the window is full
+	// TailWithoutRecords: the log ends in offsets that no fetch returns, as
+	// compaction leaves them; the lag that remains is not work.
+	TailWithoutRecords bool
+	// Stopped says why the partition does not go on; empty if it does.
+	Stopped string
+
+	// Counters since the process started, over all tenures of the partition.
+	Emitted    uint64            // outputs handed to the producer for the first time
+	Settled    uint64            // records
+	Filtered   uint64            // records without an output
+	GapOffsets map[string]uint64 // offsets that no record had, by kind: compacted, control
+}
+
+// HeadStatus is the oldest record of a partition that is not released.
+type HeadStatus struct {
+	Offset    int64
+	Timestamp time.Time
+	Age       time.Duration // since it was admitted
+	Attempt   int           // attempts begun
+	Running   bool          // an attempt runs now; else it waits for a worker or a retry
+	LastError string
+	// Behind counts the finished records that wait for it.
+	Behind int
+}
+
+// Hooks are called synchronously by the pipeline; a nil one is not called. They
+// must return at once and be safe for concurrent use.
+type Hooks struct {
+	// TransformDuration is told how long one record took: each record of slow
+	// transforms, the mean of each chunk of cheap ones. The outcome is ok, retry,
+	// reject or deployment.
+	TransformDuration func(outcome string, d time.Duration)
+	// ResequenceWait is told how long a finished record waited for those before
+	// it, sampled once for each run of records released together.
+	ResequenceWait func(d time.Duration)
+}
+
+// slowHead is how long a head may wait before that is told as a problem.
+const slowHead = 30 * time.Second
+
+// status describes the pipeline as it is now.
+func (l *loop) status() Status {
+	s := Status{
+		Pipeline: l.opts.Name, Group: l.opts.Source.Group, State: l.state,
+		Problems: l.problems.list(l.now),
+		Workers:  l.opts.Workers, WorkersBusy: l.opts.Workers - l.sched.free,
+		WindowBytes: l.budget.used, WindowLimitBytes: l.opts.Window.Bytes,
+		Attempts:   make(map[string]uint64, results),
+		Commits:    map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
+		Rebalances: l.rebalances,
+	}
+	for r, n := range l.attempts {
+		s.Attempts[result(r).String()] = n
+	}
+	if o := l.outage; o != nil {
+		s.Problems = append(s.Problems, Problem{
+			Scope:  "transform",
+			Reason: "the worker's deployment is wrong, not the record; probing until it answers otherwise: " + o.reason,
+			Since:  o.since,
+		})
+	}
+	for _, t := range l.tenures {
+		if reason, since := l.waitsFor(t); reason != "" {
+			s.Problems = append(s.Problems, Problem{Scope: t.String(), Reason: reason, Since: since})
+		}
+		s.Partitions = append(s.Partitions, l.partitionStatus(t))
+	}
+	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int {
+		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	slices.SortStableFunc(s.Problems, func(a, b Problem) int { return strings.Compare(a.Scope, b.Scope) })
+	return s
+}
+
+// waitsFor says why a partition does not go on, or why it goes on so slowly that
+// a person should know; empty if there is no such reason.
+func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
+	switch {
+	case t.stopped != "":
+		return "stopped: " + t.stopped, t.stoppedAt
+	case t.unplaced != "":
+		return t.unplaced, t.assignedAt
+	case t.refused != nil:
+		return "outputs are refused; trying again: " + explain(t.refused), t.refusedSince
+	}
+	head, ok := t.window.Head()
+	if !ok {
+		if t.hasEnd && t.stable >= 0 && t.stable < t.end && int64(t.tracker.Position()) >= t.stable && l.now.Sub(t.stableSince) > slowHead {
+			return fmt.Sprintf("an open transaction holds the input at offset %d: it ends with its producer or its transaction timeout", t.stable), t.stableSince
+		}
+		return "", time.Time{}
+	}
+	h := t.window.Slot(head)
+	if l.outage != nil || l.age(h.admitted) < slowHead {
+		return "", time.Time{}
+	}
+	return fmt.Sprintf("the record at offset %d holds the partition: %s", h.record.Offset, h.doing()), l.epoch.Add(time.Duration(h.admitted))
+}
+
+// doing says in words what the record of a slot waits for.
+func (s *slot) doing() string {
+	text := "it waits for a worker"
+	switch s.state {
+	case running:
+		text = fmt.Sprintf("attempt %d runs", s.begun)
+	case backoff:
+		text = fmt.Sprintf("it waits for attempt %d", s.begun+1)
+	}
+	if s.lastErr != nil {
+		text += "; the last one failed: " + s.lastErr.Error()
+	}
+	return text
+}
+
+func (l *loop) partitionStatus(t *tenure) PartitionStatus {
+	p := PartitionStatus{
+		Topic: t.topic, Partition: t.partition,
+		WindowRecords: t.window.Len(), WindowLimitRecords: l.opts.Window.Records,
+		WindowBytes: t.bytes(), SpilledRecords: t.spillCount,
+		NextOffset: -1, CommittedOffset: -1, EndOffset: -1,
+		Paused: t.paused, Stopped: t.stopped,
+		Emitted: t.emitted, Settled: t.settled, Filtered: t.filtered,
+		GapOffsets: map[string]uint64{"compacted": t.gapsCompacted},
+	}
+	if t.hasCommitted {
+		p.CommittedOffset, p.CommitAge = int64(t.committed), l.now.Sub(t.committedAt)
+	}
+	if t.hasEnd {
+		p.EndOffset = t.end
+	}
+	if t.tracker == nil {
+		return p
+	}
+	next, _ := t.tracker.Frontier()
+	p.NextOffset = int64(next)
+	if t.hasEnd {
+		p.LagRecords = max(0, t.end-int64(next))
+		p.TailWithoutRecords = t.window.Len() == 0 && t.tailEmpty
+	}
+	if oldest := t.window.Slot(resequence.Seq(t.tracker.Settled())); oldest != nil {
+		p.LagTime = max(0, l.now.Sub(oldest.record.Timestamp))
+	}
+	if head, ok := t.window.Head(); ok {
+		h := t.window.Slot(head)
+		p.Head = &HeadStatus{
+			Offset: h.record.Offset, Timestamp: h.record.Timestamp, Age: l.age(h.admitted),
+			Attempt: int(h.begun), Running: h.state == running, Behind: t.window.Waiting(),
+		}
+		if h.lastErr != nil {
+			p.Head.LastError = h.lastErr.Error()
+		}
+	}
+	return p
+}

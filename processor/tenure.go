@@ -1,0 +1,190 @@
+package processor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/offsets"
+	"seriatim/resequence"
+)
+
+// partitionKey names a partition.
+type partitionKey struct {
+	topic     string
+	partition int32
+}
+
+func (k partitionKey) String() string { return fmt.Sprintf("%s/%d", k.topic, k.partition) }
+
+// A phase is how far a tenure's life has come. It only moves forward.
+type phase uint8
+
+const (
+	open     phase = iota // admits, dispatches, emits, commits
+	draining              // finishes what runs, emits, commits
+	closed                // forgotten: whatever still refers to it is dropped
+)
+
+// A tenure is one assignment of one partition: made when the group assigns it,
+// closed when the group takes it back, never reused. All of it belongs to the
+// loop, except for the fields of the first block, which workers read and which do
+// not change once the first record has been dispatched.
+type tenure struct {
+	partitionKey
+	ctx        context.Context // ends when the tenure is closed
+	output     string          // output topic
+	provenance string          // "topic/partition/"
+	topicID    [16]byte
+
+	cancel context.CancelFunc
+	phase  phase
+	// unplaced says why the position is not known; empty once it is.
+	unplaced string
+	// stopped says why the partition does not go on until it is assigned again.
+	stopped   string
+	stoppedAt time.Time
+
+	assignedAt time.Time
+
+	window  *resequence.Window[slot]
+	tracker *offsets.Tracker // nil until the position is known
+
+	spill      [][]*kgo.Record // polled, and no room in the window
+	spillBytes int64
+	spillCount int
+	paused     bool
+	held       int64 // bytes, as the budget last counted them
+	overdraft  int64 // of these above the guarantee
+
+	next        resequence.Seq   // the next record that was never dispatched
+	due         []resequence.Seq // records to attempt again now, ascending
+	runningHead *chunk           // oldest running chunk
+	runningTail *chunk
+	running     int // chunks
+	queued      bool
+	wanting     bool
+
+	emitNext resequence.Seq // the next slot to emit
+	inFlight int            // outputs handed to the producer and not answered
+	// refused is why the producer did not take an output; nothing later of the
+	// partition is emitted until those before it are answered.
+	refused      error
+	refusedSince time.Time
+	refusals     int // in a row
+
+	committed    offsets.Next
+	hasCommitted bool
+	committedAt  time.Time
+	end          int64 // high watermark
+	hasEnd       bool
+	stable       int64 // last stable offset as the watcher saw it; -1 if never
+	stableSince  time.Time
+	tailEmpty    bool // the log ends in offsets that no fetch returns
+
+	*counters
+}
+
+// counters outlive tenures: they count since the process started.
+type counters struct {
+	emitted, settled, filtered uint64
+	gapsCompacted              uint64
+}
+
+// A slot is what the window holds of one record until it is settled.
+type slot struct {
+	record  *kgo.Record
+	outputs *output
+	pending int32 // outputs not yet acknowledged
+	begun   int32 // attempts that count
+	state   slotState
+
+	admitted int64 // nanoseconds since the loop's epoch, like all times here
+	first    int64 // the first attempt was dispatched
+	finished int64
+	lastErr  error
+}
+
+type slotState uint8
+
+const (
+	waiting  slotState = iota // for a worker
+	running                   // an attempt
+	backoff                   // for its next attempt
+	complete                  // has its result
+	control                   // a control record: complete, and nothing to count
+	settled
+)
+
+func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *tenure {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &tenure{
+		partitionKey: key,
+		ctx:          ctx,
+		cancel:       cancel,
+		assignedAt:   now,
+		stable:       -1,
+		output:       outputTopic(opts.Output.Topic, key.topic, opts.Source.Regex),
+		provenance:   key.String() + "/",
+		unplaced:     "its start offset is not known yet",
+		window: resequence.New[slot](resequence.Limits{
+			Records: opts.Window.Records,
+			Bytes:   opts.Window.Bytes,
+		}),
+		counters: c,
+	}
+}
+
+// bytes is what the tenure holds.
+func (t *tenure) bytes() int64 { return t.window.Bytes() + t.spillBytes }
+
+// wants reports whether there is something to dispatch.
+func (t *tenure) wants() bool {
+	return t.phase == open && t.stopped == "" && (len(t.due) > 0 || t.next < t.window.Next())
+}
+
+// quiet reports whether a draining tenure has nothing left to wait for.
+func (t *tenure) quiet() bool {
+	if t.running > 0 || t.inFlight > 0 {
+		return false
+	}
+	return t.emitNext == t.released() || t.stopped != ""
+}
+
+// released is one past the newest released record.
+func (t *tenure) released() resequence.Seq {
+	if head, ok := t.window.Head(); ok {
+		return head
+	}
+	return t.window.Next()
+}
+
+// again puts a record back in line for an attempt.
+func (t *tenure) again(seq resequence.Seq) {
+	t.window.Slot(seq).state = waiting
+	i := len(t.due)
+	for i > 0 && t.due[i-1] > seq {
+		i--
+	}
+	t.due = append(t.due, 0)
+	copy(t.due[i+1:], t.due[i:])
+	t.due[i] = seq
+}
+
+// spilled puts records that the window has no room for in line.
+func (t *tenure) spilled(records []*kgo.Record) {
+	if len(records) == 0 {
+		return
+	}
+	t.spill = append(t.spill, records)
+	t.spillCount += len(records)
+	for _, r := range records {
+		t.spillBytes += recordSize(r)
+	}
+}
+
+// dropSpill forgets what was never admitted: whoever gets the partition next
+// reads it again.
+func (t *tenure) dropSpill() { t.spill, t.spillBytes, t.spillCount = nil, 0, 0 }

@@ -1,0 +1,118 @@
+package processor
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
+)
+
+// A chunk is what one worker gets at a time: attempts at records of one
+// partition. The loop fills it, one worker runs it, the loop takes it back; it
+// is never with two of them at once.
+type chunk struct {
+	tenure   *tenure
+	attempts []attempt
+	slab     slab
+
+	started    time.Time // dispatched, by the loop's clock
+	took       time.Duration
+	prev, next *chunk // the tenure's running chunks, oldest first
+}
+
+// An attempt is one call of the transform for one record, and its result.
+type attempt struct {
+	seq    resequence.Seq
+	record *kgo.Record
+	number int // 1-based
+
+	ran     bool
+	outputs *output
+	n       int32 // outputs
+	bytes   int64 // of the outputs
+	err     error
+}
+
+// maxChunk is the most records that a worker gets at a time. chunkTime is how
+// long it shall be busy with them: long enough that handing over costs little
+// (14 ns a record were measured at 64), short enough to delay nobody.
+const (
+	maxChunk  = 64
+	chunkTime = 20 * time.Microsecond
+)
+
+// giveBack is after which time a worker returns the rest of its chunk: the
+// transform has become slow since the chunk was cut, and the others of the chunk
+// shall not wait for it in a row.
+const giveBack = time.Millisecond
+
+// work runs chunks until there are no more. finished has room for every chunk,
+// so that reporting never blocks.
+func work(transform Transform, opts *Options, chunks <-chan *chunk, finished chan<- *chunk) {
+	for c := range chunks {
+		c.run(transform, opts)
+		finished <- c
+	}
+}
+
+func (c *chunk) run(transform Transform, opts *Options) {
+	c.slab.reset(len(c.attempts))
+	began := time.Now()
+	for i := range c.attempts {
+		if i > 0 && i%8 == 0 && time.Since(began) > giveBack {
+			break
+		}
+		c.attempts[i].run(transform, opts, c.tenure, &c.slab)
+	}
+	c.took = time.Since(began)
+}
+
+func (a *attempt) run(transform Transform, opts *Options, t *tenure, s *slab) {
+	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number}
+	out := Outputs{in: a.record, slab: s}
+	a.ran = true
+	if a.err = call(t.ctx, transform, in, &out); a.err != nil {
+		return
+	}
+	a.outputs, a.n = out.head, int32(out.n)
+	i := 0
+	for o := out.head; o != nil; o = o.next {
+		i++
+		o.tenure, o.seq, o.of = t, a.seq, a.n
+		o.record.Topic, o.record.Partition = t.output, t.partition
+		o.record.Context = o
+		if opts.Output.Provenance {
+			s.provenance(o, t.provenance, a.record.Offset, i, out.n)
+		}
+		a.bytes += o.size()
+	}
+}
+
+// call runs one attempt. A panic of the transform becomes its error, so that the
+// slot is filled whatever happens: an empty one would block the partition for ever.
+func call(ctx context.Context, transform Transform, in Input, out *Outputs) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return transform.Transform(ctx, in, out)
+}
+
+// Call runs one attempt of a transform as a pipeline would, for tests of
+// transforms: it returns the outputs, or the error that fails the attempt, which
+// is a [*PanicError] if the transform panicked.
+func Call(ctx context.Context, transform Transform, in Input) ([]*kgo.Record, error) {
+	out := Outputs{in: in.Record, slab: new(slab)}
+	if err := call(ctx, transform, in, &out); err != nil {
+		return nil, err
+	}
+	var records []*kgo.Record
+	for o := out.head; o != nil; o = o.next {
+		records = append(records, &o.record)
+	}
+	return records, nil
+}
