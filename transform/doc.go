@@ -1,0 +1,3 @@
+// Package transform holds the ready-made transforms: [Pass] and [Simulate] for
+// tests, trials and demos, and [HTTP], which asks a worker.
+package transform
