@@ -83,7 +83,7 @@ func (l *loop) proceed(d *drain) (ended bool) {
 	for _, t := range d.tenures {
 		if t.phase == draining && t.uncommitted() {
 			if !late {
-				if d.retryAt.Before(l.now) {
+				if !d.retryAt.After(l.now) {
 					d.retryAt = l.now.Add(commitRetry)
 					l.at(d.retryAt, func() { d.committed = false })
 				}

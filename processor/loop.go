@@ -70,6 +70,7 @@ func newLoop(opts *Options) *loop {
 		budget:   budget{limit: opts.Window.Bytes},
 		commits:  newCommitter(opts.Commit),
 		backed:   make(map[*tenure]struct{}),
+		pauses:   make(pauses),
 		problems: make(problems),
 		state:    "starting",
 		fatal:    make(chan error, 1),

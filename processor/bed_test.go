@@ -1,0 +1,235 @@
+package processor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
+)
+
+// A bed is a broker inside the test process, and what a test asks of it.
+type bed struct {
+	t       *testing.T
+	cluster *kfake.Cluster
+	client  []kgo.Opt // to reach the cluster
+	own     *kgo.Client
+	admin   *kadm.Client
+}
+
+// newBed starts a broker on loopback, or on network if that is not nil, with the
+// topics "in" and "out" of the given number of partitions.
+func newBed(t *testing.T, partitions int32, network *kfake.VirtualNetwork, opts ...kfake.Opt) *bed {
+	t.Helper()
+	opts = append(opts, kfake.NumBrokers(1), kfake.SeedTopics(partitions, "in", "out"), kfake.GroupMinSessionTimeout(time.Second))
+	if network != nil {
+		opts = append(opts, kfake.ListenFn(network.Listen))
+	}
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	b := &bed{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
+	if network != nil {
+		b.client = append(b.client, kgo.Dialer(network.DialContext))
+	}
+	b.own = b.newClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	b.admin = kadm.NewClient(b.own)
+	return b
+}
+
+func (b *bed) newClient(opts ...kgo.Opt) *kgo.Client {
+	b.t.Helper()
+	client, err := kgo.NewClient(append(slices.Clone(b.client), opts...)...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(client.Close)
+	return client
+}
+
+// options are those of a pipeline from "in" to "out" that hurries.
+func (b *bed) options() processor.Options {
+	return processor.Options{
+		Name:     "test",
+		Instance: "one",
+		Client:   b.client,
+		Logger:   slog.New(slog.NewTextHandler(logTo{b.t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Source:   processor.Source{Topics: []string{"in"}, Group: "group", SessionTimeout: 6 * time.Second},
+		Output:   processor.Output{Topic: "out", Provenance: true},
+		Commit:   processor.Commit{Interval: 200 * time.Millisecond},
+	}
+}
+
+// logTo writes log lines to the test.
+type logTo struct{ t *testing.T }
+
+func (l logTo) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}
+
+// A running is a pipeline that runs.
+type running struct {
+	*processor.Pipeline
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// run starts a pipeline; the test's end stops it.
+func (b *bed) run(opts processor.Options, transform processor.Transform) *running {
+	b.t.Helper()
+	p, err := processor.New(opts, transform)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{Pipeline: p, cancel: cancel, done: make(chan error, 1)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.done <- p.Run(ctx)
+	}()
+	b.t.Cleanup(func() { cancel(); <-ended })
+	return r
+}
+
+// stop ends the pipeline as SIGTERM would and returns what Run returned.
+func (r *running) stop() error {
+	r.cancel()
+	return <-r.done
+}
+
+// produce writes records with the values from..to-1 to one partition of a topic.
+func (b *bed) produce(topic string, partition int32, from, to int) {
+	b.t.Helper()
+	var records []*kgo.Record
+	for i := from; i < to; i++ {
+		records = append(records, &kgo.Record{Topic: topic, Partition: partition, Key: []byte("key"), Value: []byte(strconv.Itoa(i))})
+	}
+	if err := b.own.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// eventually waits until what is true; it fails the test after a minute.
+func (b *bed) eventually(what string, cond func() bool) {
+	b.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !cond() {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("after a minute still not: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// committed returns the group's offset of a partition of "in", -1 if none.
+func (b *bed) committed(partition int32) int64 {
+	b.t.Helper()
+	offsets, err := b.admin.FetchOffsets(context.Background(), "group")
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return -1
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	o, ok := offsets.Lookup("in", partition)
+	if !ok {
+		return -1
+	}
+	return o.At
+}
+
+// end returns the end of a partition's log.
+func (b *bed) end(topic string, partition int32) int64 {
+	b.t.Helper()
+	ends, err := b.admin.ListEndOffsets(context.Background(), topic)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	o, _ := ends.Lookup(topic, partition)
+	return o.Offset
+}
+
+// caughtUp waits until the group has committed the ends of all partitions of "in".
+func (b *bed) caughtUp(partitions int32) {
+	b.t.Helper()
+	b.eventually("the group has committed all of the input", func() bool {
+		for p := range partitions {
+			if b.committed(p) != b.end("in", p) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// values reads what is visible of a partition.
+func (b *bed) values(topic string, partition int32) []string {
+	b.t.Helper()
+	var values []string
+	for _, r := range b.records(topic, partition) {
+		values = append(values, string(r.Value))
+	}
+	return values
+}
+
+// records reads the records of a partition, as a reader of committed
+// transactions does.
+func (b *bed) records(topic string, partition int32) []*kgo.Record {
+	b.t.Helper()
+	end := b.end(topic, partition)
+	reader := b.newClient(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var records []*kgo.Record
+	for next := int64(0); next < end; {
+		fetches := reader.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			b.t.Fatal(errors.Join(fmt.Errorf("reading %s/%d at %d of %d", topic, partition, next, end), err))
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			next = r.Offset + 1
+			if !r.Attrs.IsControl() {
+				records = append(records, r)
+			}
+		})
+	}
+	return records
+}
+
+// inOrder fails the test unless the partition of "out" has the values from..to-1,
+// each once, in order.
+func (b *bed) inOrder(partition int32, from, to int) {
+	b.t.Helper()
+	got := b.values("out", partition)
+	if len(got) != to-from {
+		b.t.Errorf("partition %d has %d records, want %d", partition, len(got), to-from)
+	}
+	for i, v := range got {
+		if v != strconv.Itoa(from+i) {
+			b.t.Fatalf("partition %d has %s at place %d, want %d", partition, v, i, from+i)
+		}
+	}
+}
+
+// passOn is a transform that changes nothing.
+func passOn(_ context.Context, in processor.Input, out *processor.Outputs) error {
+	out.Add(in.Value)
+	return nil
+}
