@@ -42,7 +42,7 @@ func orders() processor.Status {
 				LagTime: 2 * time.Second, CommitAge: 250 * time.Millisecond,
 				Paused:  true,
 				Emitted: 45, Settled: 41, Filtered: 4,
-				GapOffsets: map[string]uint64{"compacted": 6, "control": 1},
+				GapOffsets: map[string]uint64{"absent": 6},
 			},
 			{
 				Topic: "orders.in", Partition: 1, WindowLimitRecords: 16384,

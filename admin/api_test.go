@@ -57,8 +57,7 @@ const wantPipelines = `{
           "settled": 41,
           "filtered": 4,
           "gap_offsets": {
-            "compacted": 6,
-            "control": 1
+            "absent": 6
           }
         },
         {

@@ -71,8 +71,7 @@ seriatim_emitted_total{partition="0",pipeline="orders",topic="orders.in"} 45
 seriatim_emitted_total{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_filtered_total{partition="0",pipeline="orders",topic="orders.in"} 4
 seriatim_filtered_total{partition="1",pipeline="orders",topic="orders.in"} 0
-seriatim_gap_offsets_total{kind="compacted",partition="0",pipeline="orders",topic="orders.in"} 6
-seriatim_gap_offsets_total{kind="control",partition="0",pipeline="orders",topic="orders.in"} 1
+seriatim_gap_offsets_total{kind="absent",partition="0",pipeline="orders",topic="orders.in"} 6
 seriatim_head_age_seconds{partition="0",pipeline="orders",topic="orders.in"} 1.5
 seriatim_head_age_seconds{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_lag_records{partition="0",pipeline="orders",topic="orders.in"} 9

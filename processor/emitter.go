@@ -15,10 +15,15 @@ import (
 // emit hands the outputs of released records to the producer, in order, and
 // settles records that have none. After the producer has refused an output it
 // emits nothing of the partition until everything that was in flight is answered:
-// later outputs must not overtake it.
+// later outputs must not overtake it. What the topic would refuse for good is
+// found beforehand: the producer takes the outputs that come after one that was
+// refused before its answer is here.
 func (l *loop) emit(t *tenure) {
-	if t.refused != nil || t.phase == closed {
+	if t.refused != nil || t.phase == closed || t.sink == nil {
 		return
+	}
+	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
+		return // told by the watcher
 	}
 	end := t.released()
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
@@ -34,14 +39,15 @@ func (l *loop) emit(t *tenure) {
 			continue // before the producer refused an earlier one
 		}
 		for o := s.outputs; o != nil; o = o.next {
-			if o.size() > maxOutput && !o.emitted {
-				l.oversize(t, o)
-				return
-			}
 			if o.acked {
 				continue
 			}
 			if !o.emitted {
+				if err := t.sink.refuses(&o.record); err != nil {
+					t.refused, t.refusedSince = err, l.now
+					l.unacceptable(t, o, err)
+					return
+				}
 				o.emitted = true
 				t.emitted++
 			}
@@ -172,19 +178,31 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 	}
 }
 
-// maxOutput is the largest output that is handed to the producer, which would
-// refuse a larger one but take the next.
-const maxOutput = 1 << 20
-
-// oversize stops the partition before an output that is too large is emitted.
-func (l *loop) oversize(t *tenure, o *output) {
-	t.refused = fmt.Errorf("%w: the most is %d bytes", kerr.MessageTooLarge, maxOutput)
-	l.unacceptable(t, o, t.refused)
+// refuses says why the topic can never take a record; nil if it can.
+func (s *sink) refuses(r *kgo.Record) error {
+	if n := batchSize(r); n > s.maxBytes {
+		return fmt.Errorf("it has %d bytes, the topic's max.message.bytes is %d: raise that or mend the transform", n, s.maxBytes)
+	}
+	if s.compacted && r.Key == nil {
+		return errors.New("it has no key, which a compacted topic needs: mend the transform, or the topic's cleanup.policy")
+	}
+	return nil
 }
 
+// batchSize is the most bytes that a batch with the record alone takes: 61 for the
+// batch, and the longest forms of the numbers in a record.
+func batchSize(r *kgo.Record) int {
+	n := 61 + 32 + len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += 10 + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
+}
+
+// unacceptable stops the partition before an output that would be refused for good.
 func (l *loop) unacceptable(t *tenure, o *output, err error) {
-	l.stop(t, fmt.Sprintf("%s does not take an output of the record at offset %d (%d bytes): %v: raise the topic's max.message.bytes or mend the transform, then restart this instance",
-		o.record.Topic, t.window.Slot(o.seq).record.Offset, o.size(), err))
+	l.stop(t, fmt.Sprintf("%s does not take an output of the record at offset %d: %v; then restart this instance",
+		o.record.Topic, t.window.Slot(o.seq).record.Offset, err))
 }
 
 // firstReemit and lastReemit bound the wait before refused outputs are emitted

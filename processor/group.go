@@ -172,6 +172,10 @@ func (l *loop) assign(partitions map[string][]int32) {
 	}
 	l.budget.assign(l.tenures)
 	l.pauses.apply(l.consumer)
+	select {
+	case l.lookNow <- struct{}{}: // for the output topics and the ends of the logs
+	default:
+	}
 }
 
 // place gives a tenure its position.

@@ -2,6 +2,7 @@ package processor
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,6 +26,7 @@ type loop struct {
 	finished chan *chunk      // from the workers; has room for all of them
 	acks     acks             // from the producer
 	calls    chan func()      // from everybody else: see do
+	lookNow  chan struct{}    // to the watcher; has room for one
 	quit     chan struct{}    // ends the loop
 	stopped  chan struct{}    // closed when it has ended
 
@@ -48,6 +50,8 @@ type loop struct {
 	attempts   [results]uint64
 	rebalances uint64
 	spareAcks  []ack
+
+	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
 }
 
 func newLoop(opts *Options) *loop {
@@ -60,6 +64,7 @@ func newLoop(opts *Options) *loop {
 		finished: make(chan *chunk, opts.Workers),
 		acks:     acks{wake: make(chan struct{}, 1)},
 		calls:    make(chan func()),
+		lookNow:  make(chan struct{}, 1),
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 		now:      now,
@@ -241,7 +246,7 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 			l.stop(t, "the log went back: "+err.Error()+": it was truncated or made anew")
 			return records[i:]
 		}
-		t.gapsCompacted += uint64(gap)
+		t.gaps += uint64(gap)
 		seq, s, err := t.window.Admit(size)
 		if err != nil {
 			l.bug(t, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -37,7 +38,8 @@ type Options struct {
 type Source struct {
 	// Topics are the input topics by name. Exactly one of Topics and Regex is set.
 	Topics []string
-	// Regex matches whole names of input topics.
+	// Regex matches whole names of input topics. A topic that is the output of
+	// another one is never read.
 	Regex *regexp.Regexp
 	Group string
 	// ServerSide uses the consumer group protocol of KIP-848 instead of the
@@ -133,7 +135,11 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Commit.Interval < 100*time.Millisecond, "Commit.Interval: %v is less than 100ms", o.Commit.Interval)
 	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
 	for _, topic := range o.Source.Topics {
-		bad(outputTopic(o.Output.Topic, topic, nil) == topic, "Output.Topic: %s is also an input topic", topic)
+		out := outputTopic(o.Output.Topic, topic, nil)
+		bad(slices.Contains(o.Source.Topics, out), "Output.Topic: %s is also an input topic", out)
+	}
+	if o.Source.Regex != nil { // whole names only
+		o.Source.Regex = regexp.MustCompile("^(?:" + o.Source.Regex.String() + ")$")
 	}
 	return o, errors.Join(errs...)
 }

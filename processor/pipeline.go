@@ -2,15 +2,11 @@ package processor
 
 import (
 	"context"
-	"net"
-	"regexp"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-type connection = net.Conn
 
 // A Pipeline reads topics, transforms their records and emits the results in
 // source order. Make one with [New] and run it once.
@@ -62,7 +58,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer stopAside()
 	go l.run()
 	polling.Go(func() { poller.run(aside) })
-	watching.Go(func() { (&watcher{loop: l, client: producer, dial: dial}).run(aside) })
+	watching.Go(func() { (&watcher{loop: l, client: producer, dial: dial, hurry: l.lookNow}).run(aside) })
 
 	select {
 	case <-ctx.Done():
@@ -160,8 +156,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		kgo.HeartbeatInterval(min(3*time.Second, s.SessionTimeout/3)),
 	}, p.opts.Client...)
 	if s.Regex != nil {
-		opts = append(opts, kgo.ConsumeRegex(),
-			kgo.ConsumeTopics(whole(s.Regex)), kgo.ConsumeExcludeTopics(couldBeOutput(p.opts.Output.Topic)))
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(s.Regex.String()))
 	} else {
 		opts = append(opts, kgo.ConsumeTopics(s.Topics...))
 	}
@@ -174,15 +169,12 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 	return opts
 }
 
-// whole makes an expression match whole names only.
-func whole(expr *regexp.Regexp) string { return "^(?:" + expr.String() + ")$" }
-
 func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.WithHooks(dial),
 		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey}),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchMaxBytes(maxOutput),
+		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
 		// Window.Bytes bounds what is handed over: the loop must never wait here.
 		kgo.MaxBufferedRecords(1 << 30),
 		// Outputs wait for a missing topic, which Status names, instead of failing.

@@ -51,7 +51,7 @@ func (s *scheduler) want(t *tenure) {
 
 // turn takes the next tenure off the ring that may have a worker; nil if none.
 func (s *scheduler) turn(now time.Time) *tenure {
-	for s.ringAt < len(s.ring) {
+	for range len(s.ring) - s.ringAt {
 		t := s.ring[s.ringAt]
 		s.ring[s.ringAt] = nil
 		s.ringAt++
@@ -61,10 +61,14 @@ func (s *scheduler) turn(now time.Time) *tenure {
 			s.ring, s.ringAt = append(s.ring[:0], s.ring[s.ringAt:]...), 0
 		}
 		t.queued = false
-		// A tenure at its limit comes back with its next finished chunk.
-		if t.wants() && s.allows(t, now) {
+		if !t.wants() {
+			continue
+		}
+		if s.allows(t, now) {
 			return t
 		}
+		t.queued = true // its turn comes again
+		s.ring = append(s.ring, t)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ type PartitionStatus struct {
 	Emitted    uint64            // outputs handed to the producer for the first time
 	Settled    uint64            // records
 	Filtered   uint64            // records without an output
-	GapOffsets map[string]uint64 // offsets that no record had, by kind: compacted, control
+	GapOffsets map[string]uint64 // offsets that no record had, by kind: absent (compaction, aborted transactions)
 }
 
 // HeadStatus is the oldest record of a partition that is not released.
@@ -104,8 +104,12 @@ type Hooks struct {
 	ResequenceWait func(d time.Duration)
 }
 
-// slowHead is how long a head may wait before that is told as a problem.
-const slowHead = 30 * time.Second
+// slowHead is how long a record or a commit may wait before that is told as a
+// problem; slowStart is how long looking up where to start may take.
+const (
+	slowHead  = 30 * time.Second
+	slowStart = 5 * time.Second
+)
 
 // status describes the pipeline as it is now.
 func (l *loop) status() Status {
@@ -129,6 +133,12 @@ func (l *loop) status() Status {
 		})
 	}
 	for _, t := range l.tenures {
+		if late := max(slowHead, 3*l.opts.Commit.Interval); t.hasCommitted && l.now.Sub(t.committedAt) > late {
+			s.Problems = append(s.Problems, Problem{Scope: l.opts.Name, Reason: "no commit has been acknowledged since then; trying again", Since: t.committedAt})
+			break
+		}
+	}
+	for _, t := range l.tenures {
 		if reason, since := l.waitsFor(t); reason != "" {
 			s.Problems = append(s.Problems, Problem{Scope: t.String(), Reason: reason, Since: since})
 		}
@@ -147,10 +157,18 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 	switch {
 	case t.stopped != "":
 		return "stopped: " + t.stopped, t.stoppedAt
-	case t.unplaced != "":
+	case t.tracker == nil:
+		if t.unplaced == "" && l.now.Sub(t.assignedAt) > slowStart {
+			return "its start offset is not known yet", t.assignedAt
+		}
 		return t.unplaced, t.assignedAt
 	case t.refused != nil:
 		return "outputs are refused; trying again: " + explain(t.refused), t.refusedSince
+	}
+	if oldest := resequence.Seq(t.tracker.Settled()); oldest < t.released() && t.sink != nil {
+		if s := t.window.Slot(oldest); l.age(s.finished) > slowHead {
+			return fmt.Sprintf("the broker has not acknowledged the output of the record at offset %d to %s; trying again", s.record.Offset, t.output), l.epoch.Add(time.Duration(s.finished))
+		}
 	}
 	head, ok := t.window.Head()
 	if !ok {
@@ -189,7 +207,7 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 		NextOffset: -1, CommittedOffset: -1, EndOffset: -1,
 		Paused: t.paused, Stopped: t.stopped,
 		Emitted: t.emitted, Settled: t.settled, Filtered: t.filtered,
-		GapOffsets: map[string]uint64{"compacted": t.gapsCompacted},
+		GapOffsets: map[string]uint64{"absent": t.gaps},
 	}
 	if t.hasCommitted {
 		p.CommittedOffset, p.CommitAge = int64(t.committed), l.now.Sub(t.committedAt)

@@ -41,7 +41,8 @@ type tenure struct {
 
 	cancel context.CancelFunc
 	phase  phase
-	// unplaced says why the position is not known; empty once it is.
+	// unplaced says why the position cannot be found; empty if it is known or being
+	// looked up.
 	unplaced string
 	// stopped says why the partition does not go on until it is assigned again.
 	stopped   string
@@ -67,6 +68,7 @@ type tenure struct {
 	queued      bool
 	wanting     bool
 
+	sink     *sink          // nil until the output topic has been seen
 	emitNext resequence.Seq // the next slot to emit
 	inFlight int            // outputs handed to the producer and not answered
 	// refused is why the producer did not take an output; nothing later of the
@@ -82,7 +84,8 @@ type tenure struct {
 	hasEnd       bool
 	stable       int64 // last stable offset as the watcher saw it; -1 if never
 	stableSince  time.Time
-	tailEmpty    bool // the log ends in offsets that no fetch returns
+	tailEmpty    bool         // the log ends in offsets that no fetch returns
+	idleAt       offsets.Next // the position at the last look, if all was admitted and settled; else -1
 
 	*counters
 }
@@ -90,7 +93,7 @@ type tenure struct {
 // counters outlive tenures: they count since the process started.
 type counters struct {
 	emitted, settled, filtered uint64
-	gapsCompacted              uint64
+	gaps                       uint64
 }
 
 // A slot is what the window holds of one record until it is settled.
@@ -126,9 +129,9 @@ func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *ten
 		cancel:       cancel,
 		assignedAt:   now,
 		stable:       -1,
+		idleAt:       -1,
 		output:       outputTopic(opts.Output.Topic, key.topic, opts.Source.Regex),
 		provenance:   key.String() + "/",
-		unplaced:     "its start offset is not known yet",
 		window: resequence.New[slot](resequence.Limits{
 			Records: opts.Window.Records,
 			Bytes:   opts.Window.Bytes,
@@ -150,7 +153,7 @@ func (t *tenure) quiet() bool {
 	if t.running > 0 || t.inFlight > 0 {
 		return false
 	}
-	return t.emitNext == t.released() || t.stopped != ""
+	return t.emitNext == t.released() || t.stopped != "" || t.sink == nil
 }
 
 // released is one past the newest released record.

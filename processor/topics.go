@@ -23,17 +23,5 @@ func outputTopic(template, topic string, expr *regexp.Regexp) string {
 	return strings.NewReplacer(pairs...).Replace(template)
 }
 
-var placeholder = regexp.MustCompile(`\{(topic|[1-9])\}`)
-
-// couldBeOutput is an expression that matches every name which the template of
-// the output topic can make: a topic that a regular expression must not read.
-func couldBeOutput(template string) string {
-	parts := placeholder.Split(template, -1)
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
-	}
-	return "^" + strings.Join(parts, ".+") + "$"
-}
-
 // topicID prints a topic id as Kafka's own tools do.
 func topicID(id [16]byte) string { return base64.RawURLEncoding.EncodeToString(id[:]) }

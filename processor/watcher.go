@@ -1,0 +1,328 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A watcher looks at the cluster every few seconds and tells the loop what is
+// there and what is missing, so that records which wait for it do not wait in
+// silence. Outputs are emitted only to topics that it has seen.
+type watcher struct {
+	loop   *loop
+	client *kgo.Client
+	dial   *dialHook
+	hurry  chan struct{} // asks for a look now; has room for one
+}
+
+// dialHook remembers why the last connection could not be made.
+type dialHook struct{ last atomic.Pointer[string] }
+
+// OnBrokerConnect is called by the client after each attempt to connect.
+func (h *dialHook) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err == nil {
+		h.last.Store(nil)
+		return
+	}
+	text := fmt.Sprintf("%s:%d: %v", meta.Host, meta.Port, err)
+	h.last.Store(&text)
+}
+
+const (
+	watchInterval = 5 * time.Second
+	watchTimeout  = 5 * time.Second
+	watchTroubled = time.Second // while there is a problem
+)
+
+func (w *watcher) run(ctx context.Context) {
+	for {
+		found := w.look(ctx)
+		if ctx.Err() != nil || !w.loop.do(func() { w.loop.watched(found) }) {
+			return
+		}
+		wait := watchInterval
+		if len(found.problems) > 0 {
+			wait = watchTroubled
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.hurry:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// A sighting is what one look at the cluster found.
+type sighting struct {
+	problems []Problem
+	both     map[string]string // input topics of an expression that are the output of another one
+	sinks    map[string]*sink  // output topics
+	ends     map[partitionKey]logEnd
+}
+
+// A sink is an output topic that exists.
+type sink struct {
+	partitions int
+	maxBytes   int  // of one batch: max.message.bytes
+	compacted  bool // takes no record without a key
+}
+
+// A logEnd is where a partition ends for writers and for readers of committed
+// transactions.
+type logEnd struct{ high, stable int64 }
+
+// watched takes what the watcher found.
+func (l *loop) watched(found sighting) {
+	for key := range l.problems {
+		if strings.HasPrefix(key, "watch ") && !slices.ContainsFunc(found.problems, func(p Problem) bool { return "watch "+p.Scope == key }) {
+			delete(l.problems, key)
+		}
+	}
+	for _, p := range found.problems {
+		key := "watch " + p.Scope
+		if old, ok := l.problems[key]; !ok || old.Reason != p.Reason {
+			l.log.Warn("records wait", "scope", p.Scope, "reason", p.Reason)
+		}
+		l.problems.note(key, p.Scope, p.Reason, l.now)
+	}
+	limits := make(map[string]int32, len(found.sinks))
+	for topic, s := range found.sinks {
+		limits[topic] = int32(s.maxBytes)
+	}
+	if len(limits) > 0 {
+		l.batchLimits.Store(&limits)
+	}
+	for _, t := range l.tenures {
+		if from := found.both[t.topic]; from != "" {
+			l.stop(t, fmt.Sprintf("the topic is the output of %s, so reading it would go round in circles: have the expression leave it out", from))
+			continue
+		}
+		if s := found.sinks[t.output]; s != nil {
+			known := t.sink != nil
+			t.sink = s
+			if !known && t.tracker != nil {
+				l.emit(t)
+			}
+		}
+		if end, ok := found.ends[t.partitionKey]; ok && t.tracker != nil {
+			l.sawEnd(t, end)
+		}
+	}
+}
+
+// sawEnd notes where the log ends. A log that has offsets beyond what was read
+// but, at two looks in a row, no record to admit ends in offsets without records.
+func (l *loop) sawEnd(t *tenure, end logEnd) {
+	if t.stable != end.stable {
+		t.stable, t.stableSince = end.stable, l.now
+	}
+	t.end, t.hasEnd = end.high, true
+	position := t.tracker.Position()
+	idle := t.window.Len() == 0 && len(t.spill) == 0 && !t.paused && int64(position) < end.stable
+	t.tailEmpty = idle && t.idleAt == position
+	t.idleAt = -1
+	if idle {
+		t.idleAt = position
+	}
+}
+
+// batchLimit is the largest batch that a topic takes. The client asks for it when
+// it meets a topic, which is after the watcher has seen it.
+func (l *loop) batchLimit(topic string) int32 {
+	if limits := l.batchLimits.Load(); limits != nil {
+		if n, ok := (*limits)[topic]; ok {
+			return n
+		}
+	}
+	return defaultBatch
+}
+
+// defaultBatch is the broker's own default of max.message.bytes, for clusters
+// that do not tell theirs.
+const defaultBatch = 1048588
+
+// leastBatch and mostBatch are the limits that the client accepts.
+const leastBatch, mostBatch = 512, 1 << 30
+
+// look asks the cluster for the topics of the pipeline.
+func (w *watcher) look(ctx context.Context) sighting {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	admin := kadm.NewClient(w.client)
+	metadata, inputs, err := w.inputs(ctx, admin)
+	if err != nil {
+		reason := explain(err)
+		if last := w.dial.last.Load(); last != nil {
+			reason = *last
+		}
+		return sighting{problems: []Problem{{Scope: "cluster", Reason: "no broker can be reached; trying again: " + reason}}}
+	}
+	opts := w.loop.opts
+	found := sighting{both: make(map[string]string)}
+	problem := func(kind, topic, reason string) {
+		scope := kind + " topic " + topic
+		if reason != "" && !slices.ContainsFunc(found.problems, func(p Problem) bool { return p.Scope == scope }) {
+			found.problems = append(found.problems, Problem{Scope: scope, Reason: reason})
+		}
+	}
+	if len(inputs) == 0 {
+		found.problems = append(found.problems, Problem{
+			Scope: "input", Reason: fmt.Sprintf("no topic matches the regular expression; a new one is found within %v", metadataAge),
+		})
+	}
+	var outputs []string
+	for _, topic := range inputs {
+		name := outputTopic(opts.Output.Topic, topic, opts.Source.Regex)
+		if slices.Contains(inputs, name) {
+			found.both[name] = topic
+		}
+		if !slices.Contains(outputs, name) {
+			outputs = append(outputs, name)
+		}
+	}
+	for _, topic := range inputs {
+		if found.both[topic] != "" {
+			continue
+		}
+		in := metadata.Topics[topic]
+		problem("input", topic, w.missing(topic, in, 0))
+		name := outputTopic(opts.Output.Topic, topic, opts.Source.Regex)
+		out := metadata.Topics[name]
+		if !metadata.Topics.Has(name) {
+			out.Err = kerr.UnknownTopicOrPartition
+		}
+		problem("output", name, w.missing(name, out, len(in.Partitions)))
+		if have, want := len(out.Partitions), len(in.Partitions); !opts.Output.ByKey && have < want {
+			problem("output", name, fmt.Sprintf("has %d partitions, but the input topic %s has %d and output.partition is source: %s",
+				have, topic, want, w.command("--alter", name, want)))
+		}
+	}
+	found.sinks = w.sinks(ctx, admin, metadata, outputs)
+	found.ends = w.ends(ctx, admin)
+	return found
+}
+
+// inputs returns the input topics, and what the cluster says of them and of the
+// output topics.
+func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata, []string, error) {
+	opts := w.loop.opts
+	if opts.Source.Regex == nil {
+		topics := opts.Source.Topics
+		for _, topic := range opts.Source.Topics {
+			topics = append(topics[:len(topics):len(topics)], outputTopic(opts.Output.Topic, topic, nil))
+		}
+		metadata, err := admin.Metadata(ctx, topics...)
+		return metadata, opts.Source.Topics, err
+	}
+	metadata, err := admin.Metadata(ctx)
+	var inputs []string
+	for _, topic := range metadata.Topics.Names() {
+		if !metadata.Topics[topic].IsInternal && opts.Source.Regex.MatchString(topic) {
+			inputs = append(inputs, topic)
+		}
+	}
+	return metadata, inputs, err
+}
+
+// sinks asks what the output topics that exist take. A cluster that does not
+// tell (DESCRIBE_CONFIGS is not granted) has the defaults.
+func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.Metadata, topics []string) map[string]*sink {
+	sinks := make(map[string]*sink, len(topics))
+	for _, topic := range topics {
+		if detail := metadata.Topics[topic]; detail.Err == nil && len(detail.Partitions) > 0 {
+			sinks[topic] = &sink{partitions: len(detail.Partitions), maxBytes: defaultBatch}
+		}
+	}
+	if len(sinks) == 0 {
+		return nil
+	}
+	configs, err := admin.DescribeTopicConfigs(ctx, slices.Collect(maps.Keys(sinks))...)
+	if err != nil {
+		return sinks
+	}
+	for _, c := range configs {
+		s := sinks[c.Name]
+		if s == nil || c.Err != nil {
+			continue
+		}
+		for _, entry := range c.Configs {
+			switch value := entry.MaybeValue(); entry.Key {
+			case "max.message.bytes":
+				if n, err := strconv.Atoi(value); err == nil {
+					s.maxBytes = min(max(n, leastBatch), mostBatch)
+				}
+			case "cleanup.policy":
+				s.compacted = strings.Contains(value, "compact")
+			}
+		}
+	}
+	return sinks
+}
+
+// ends asks where the logs of the assigned topics end. What is not told now is told at the
+// next look.
+func (w *watcher) ends(ctx context.Context, admin *kadm.Client) map[partitionKey]logEnd {
+	var topics []string
+	w.loop.do(func() {
+		for key := range w.loop.tenures {
+			if !slices.Contains(topics, key.topic) {
+				topics = append(topics, key.topic)
+			}
+		}
+	})
+	if len(topics) == 0 {
+		return nil
+	}
+	high, err := admin.ListEndOffsets(ctx, topics...)
+	if err != nil {
+		return nil
+	}
+	stable := high
+	if !w.loop.opts.Source.ReadUncommitted {
+		if stable, err = admin.ListCommittedOffsets(ctx, topics...); err != nil {
+			return nil
+		}
+	}
+	ends := make(map[partitionKey]logEnd)
+	high.Each(func(o kadm.ListedOffset) {
+		if s, ok := stable.Lookup(o.Topic, o.Partition); ok && o.Err == nil && s.Err == nil {
+			ends[partitionKey{o.Topic, o.Partition}] = logEnd{o.Offset, s.Offset}
+		}
+	})
+	return ends
+}
+
+// missing says what keeps a topic from being used; empty if nothing.
+func (w *watcher) missing(topic string, detail kadm.TopicDetail, partitions int) string {
+	switch {
+	case detail.Err == nil:
+		return ""
+	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
+		return "does not exist; seriatim does not create topics: " + w.command("--create", topic, partitions)
+	default:
+		return explain(detail.Err)
+	}
+}
+
+// command is what a person can type to mend a topic.
+func (w *watcher) command(verb, topic string, partitions int) string {
+	servers, _ := w.client.OptValue(kgo.SeedBrokers).([]string)
+	n := "N"
+	if partitions > 0 {
+		n = strconv.Itoa(partitions)
+	}
+	return fmt.Sprintf("kafka-topics.sh --bootstrap-server %s %s --topic %s --partitions %s", strings.Join(servers, ","), verb, topic, n)
+}
