@@ -61,6 +61,8 @@ func (f *field) child(key string) *field {
 const (
 	topicChars = `[A-Za-z0-9._-]`
 	nameDoc    = "1 to 249 letters, digits and . _ -"
+	hostChars  = `[^\s,/:@\[\]]`
+	portNumber = `([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])`
 )
 
 var (
@@ -68,9 +70,10 @@ var (
 	templateForm = regexp.MustCompile(`^(` + topicChars + `|\{topic\}|\{[1-9]\})+$`)
 	nameForm     = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
 	fullForm     = regexp.MustCompile(`^.+$`)
-	addressForm  = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|[^\s,/:\[\]]+)(:[0-9]{1,5})?$`)
-	listenForm   = regexp.MustCompile(`^(none|(\[[0-9A-Fa-f:.]*\]|[^\s,/:\[\]]*):[0-9]{1,5})$`)
-	urlForm      = regexp.MustCompile(`^https?://[^\s/]`)
+	brokerForm   = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|` + hostChars + `+):` + portNumber + `$`)
+	listenForm   = regexp.MustCompile(`^(none|(\[[0-9A-Fa-f:.]+\]|` + hostChars + `*):(0|` + portNumber + `))$`)
+	// Without user and password: what is printed and logged would show them.
+	urlForm = regexp.MustCompile(`^https?://[^\s/?#@]+([/?#][!-~]*)?$`)
 )
 
 // root describes a whole file.
@@ -90,7 +93,7 @@ var root = &field{kind: object, fields: []*field{
 }}
 
 var kafkaFields = []*field{
-	{key: "brokers", kind: list, def: "127.0.0.1:9092", minItems: 1, doc: "Brokers to ask for the rest of the cluster.", item: &field{kind: text, form: addressForm, formDoc: "host:port"}},
+	{key: "brokers", kind: list, def: "127.0.0.1:9092", minItems: 1, doc: "Brokers to ask for the rest of the cluster.", item: &field{kind: text, form: brokerForm, formDoc: "host:port, like kafka-1:9092"}},
 	{key: "client_id", kind: text, def: "seriatim", form: fullForm, formDoc: "not empty", doc: "Name of the client in the brokers' logs, metrics and quotas."},
 	{key: "tls", kind: object, doc: "Encryption of the connections to the brokers.", fields: []*field{
 		{key: "enabled", kind: boolean, def: "false", doc: "Use TLS."},
@@ -106,14 +109,20 @@ var kafkaFields = []*field{
 	}},
 }
 
+// byBroker is the group_protocol in which the broker alone sets the session
+// timeout.
+const byBroker = "consumer"
+
+var sessionTimeout = &field{key: "session_timeout", kind: duration, def: "45s", min: "1s", max: "30m", doc: "Classic only: partitions of a killed instance move after this time."}
+
 var pipelineFields = []*field{
 	{key: "name", kind: text, required: true, form: nameForm, formDoc: "1 to 100 of a-z 0-9 -", doc: "Name in logs, metrics and idempotency keys; unique in the configuration."},
 	{key: "input", kind: object, required: true, oneOf: []string{"topics", "topics_regex"}, doc: "What is read. Exactly one of `topics` and `topics_regex` is given.", fields: []*field{
 		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
 		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. Output topics of the pipeline are never subscribed."},
 		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "not empty", doc: "Consumer group."},
-		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", "consumer"}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
-		{key: "session_timeout", kind: duration, def: "45s", min: "1s", max: "30m", doc: "Classic only: partitions of a killed instance move after this time."},
+		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
+		sessionTimeout,
 		{key: "rebalance_timeout", kind: duration, def: "60s", min: "1s", max: "1h", doc: "How long a rebalance waits for members to hand over their partitions."},
 		{key: "static_membership", kind: boolean, def: "false", doc: "Use `instance` as group.instance.id, so that a restart within the session timeout moves no partitions."},
 		{key: "start", kind: start, required: true, doc: "Where a group without any commit for a topic begins: `earliest`, `latest` or an RFC 3339 time."},
@@ -129,7 +138,7 @@ var pipelineFields = []*field{
 	}},
 	{key: "transform", kind: object, required: true, oneOf: []string{"http", "pass", "simulate", "exec", "jq"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
 		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
-			{key: "urls", kind: list, required: true, minItems: 1, maxItems: 1, doc: "Address that each record is posted to.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address"}},
+			{key: "urls", kind: list, required: true, minItems: 1, maxItems: 1, doc: "Address that each record is posted to.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
 			{key: "headers", kind: object, unbuilt: true, doc: "Request headers of your own."},
 		}},

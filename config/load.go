@@ -1,13 +1,16 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -21,12 +24,22 @@ func Load(paths []string, lookup func(string) (string, bool)) (Config, error) {
 }
 
 func load(paths []string, src source) (Config, error) {
-	l := &loader{src: src, places: map[place]*entry{}, sections: map[string]*entry{}}
-	setDefaults(root, reflect.ValueOf(&l.config).Elem())
+	l := newLoader(src)
 	for _, path := range paths {
 		l.add(path)
 	}
-	if len(l.files) > 0 || len(l.problems) == 0 {
+	return l.finish()
+}
+
+func newLoader(src source) *loader {
+	l := &loader{src: src, places: map[place]*entry{}, badWithin: map[place]bool{}, sections: map[string]place{}}
+	setDefaults(root, reflect.ValueOf(&l.config).Elem())
+	return l
+}
+
+// finish checks the whole of what was loaded.
+func (l *loader) finish() (Config, error) {
+	if len(l.files) > 0 {
 		l.derive()
 		l.check()
 	}
@@ -43,13 +56,12 @@ type loader struct {
 	files    []string
 	problems Problems
 
-	// places knows every setting that was given; sections those at the top, in
-	// whichever file.
-	places   map[place]*entry
-	sections map[string]*entry
-	// origins are the places of config.Pipelines.
-	origins []place
-	aliased int // nodes reached through aliases
+	places    map[place]*entry // every setting that was given
+	badWithin map[place]bool   // settings with a problem somewhere in them
+	sections  map[string]place // those at the top, in whichever file
+	origins   []place          // of config.Pipelines
+	unread    bool             // a file could not be read, so that anything may be missing
+	aliased   int              // nodes reached through aliases
 }
 
 // A place names a setting in one file.
@@ -62,8 +74,13 @@ type entry struct {
 	bad          bool
 }
 
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
+
 // key returns the place of a setting below p.
 func (p place) key(key string) place {
+	if !plainKey.MatchString(key) {
+		key = quote(key)
+	}
 	if p.path != "" {
 		key = p.path + "." + key
 	}
@@ -77,64 +94,79 @@ func (p place) parent() place {
 	return place{p.file, p.path[:max(0, strings.LastIndexAny(p.path, ".["))]}
 }
 
+// position returns where the setting at p or, if it was not given, what is
+// around it begins.
+func (l *loader) position(p place) (line, column int) {
+	for up := p; ; up = up.parent() {
+		if e := l.places[up]; e != nil {
+			return e.line, e.column
+		}
+		if up.path == "" {
+			return 1, 1
+		}
+	}
+}
+
 // problem reports what is wrong with the setting at p, at node n or, without
 // one, where the setting or what is around it was given.
 func (l *loader) problem(p place, n *yaml.Node, format string, args ...any) {
-	pr := Problem{File: p.file, Line: 1, Column: 1, Path: p.path, What: fmt.Sprintf(format, args...)}
-	e := l.places[p]
-	for up := p; e == nil && up.path != ""; e = l.places[up] {
-		up = up.parent()
-	}
-	if e != nil {
-		pr.Line, pr.Column = e.line, e.column
-	}
+	pr := Problem{File: p.file, Path: p.path, What: oneLine(fmt.Sprintf(format, args...))}
+	pr.Line, pr.Column = l.position(p)
 	if n != nil {
 		pr.Line, pr.Column = n.Line, n.Column
 	}
-	if given := l.places[p]; given != nil {
-		given.bad = true
-	} else {
-		l.places[p] = &entry{pr.Line, pr.Column, true}
-	}
+	l.spoil(p, pr.Line, pr.Column)
 	l.problems = append(l.problems, pr)
+}
+
+// spoil marks the setting at p as bad.
+func (l *loader) spoil(p place, line, column int) {
+	if l.places[p] == nil {
+		l.places[p] = &entry{line: line, column: column}
+	}
+	l.places[p].bad = true
+	for up := p; up.path != ""; {
+		up = up.parent()
+		l.badWithin[up] = true
+	}
 }
 
 // add loads a file or the files of a directory.
 func (l *loader) add(path string) {
-	unreadable := func(err error) {
+	path = filepath.Clean(path)
+	content, err := l.src.read(path)
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		err = l.addDirectory(path)
+	case err == nil && slices.Contains(l.files, path):
+		err = errors.New("is given twice")
+	case err == nil:
+		l.files = append(l.files, path)
+		l.document(place{file: path}, content)
+	}
+	if err != nil {
+		l.unread = true
 		l.problems = append(l.problems, Problem{File: path, What: plainError(err).Error()})
 	}
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			unreadable(err)
-			return
-		}
-		none := true
-		for _, e := range entries {
-			ext := filepath.Ext(e.Name())
-			if (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
-				none = false
-				l.add(filepath.Join(path, e.Name()))
-			}
-		}
-		if none {
-			unreadable(errors.New("no *.yaml or *.yml file in this directory"))
-		}
-		return
-	}
-	content, err := l.src.read(path)
+}
+
+func (l *loader) addDirectory(path string) error {
+	entries, err := os.ReadDir(path)
 	if err != nil {
-		unreadable(err)
-		return
+		return err
 	}
-	if slices.Contains(l.files, path) {
-		unreadable(errors.New("is given twice"))
-		return
+	none := true
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
+			none = false
+			l.add(filepath.Join(path, e.Name()))
+		}
 	}
-	l.files = append(l.files, path)
-	l.document(place{file: path}, content)
+	if none {
+		return errors.New("no *.yaml or *.yml file in this directory")
+	}
+	return nil
 }
 
 // document loads the text of one file.
@@ -143,7 +175,7 @@ func (l *loader) document(file place, content []byte) {
 	err := yaml.Load(content, &docs, yaml.WithAllDocuments())
 	if err != nil {
 		l.problems = append(l.problems, syntaxError(file.file, content, err))
-		l.places[file] = &entry{1, 1, true}
+		l.unread = true
 		return
 	}
 	if len(docs) == 0 || len(docs[0].Content) == 0 {
@@ -243,33 +275,28 @@ func (l *loader) object(n *yaml.Node, f *field, v reflect.Value, p place) {
 		switch {
 		case c == nil:
 			hint := didYouMean(k.Value, keys(f))
-			meant[nearest(k.Value, keys(f))] = true
 			if hint == "" {
 				hint = elsewhere(k.Value, p.path)
 			}
 			l.problem(at, k, "unknown key%s", hint)
+			if key := nearest(k.Value, keys(f)); key != "" {
+				meant[key] = true
+				if given[key] == nil {
+					l.spoil(p.key(key), k.Line, k.Column)
+				}
+			}
 		case c.unbuilt:
 			l.problem(at, k, "is not built yet; remove the key")
-		case f == root && c.kind != list && l.sections[c.key] != nil:
-			l.problem(at, k, "is given twice, first at %s", l.sections[c.key].at(l, c.key))
+		case f == root && c.kind != list && l.sections[c.key].file != "":
+			l.problem(at, k, "is given twice, first at %s", l.where(l.sections[c.key]))
 		default:
 			l.value(value, c, member(v, c.key), at)
 			if f == root {
-				l.sections[c.key] = l.places[at]
+				l.sections[c.key] = at
 			}
 		}
 	}
 	l.missing(n, f, p, given, meant)
-}
-
-// at returns file:line of a section that was given.
-func (e *entry) at(l *loader, key string) string {
-	for p, other := range l.places {
-		if other == e && p.path == key {
-			return fmt.Sprintf("%s:%d", p.file, e.line)
-		}
-	}
-	return fmt.Sprintf("line %d", e.line)
 }
 
 // missing reports the keys that an object needs and does not have.
@@ -297,7 +324,10 @@ func (l *loader) missing(n *yaml.Node, f *field, p place, given map[string]*yaml
 	case len(have) == 0 && !misspelt:
 		l.problem(p, n, "exactly one of %s is required", strings.Join(built, ", "))
 	case len(have) > 1:
-		l.problem(p, given[have[1]], "has %s; exactly one of %s is possible", strings.Join(have, " and "), strings.Join(built, ", "))
+		last := slices.MaxFunc(have, func(a, b string) int {
+			return cmp.Or(cmp.Compare(given[a].Line, given[b].Line), cmp.Compare(given[a].Column, given[b].Column))
+		})
+		l.problem(p, given[last], "has %s; exactly one of %s is possible", strings.Join(have, " and "), strings.Join(built, ", "))
 	}
 }
 
@@ -370,10 +400,16 @@ func (l *loader) scalar(n *yaml.Node, f *field, v reflect.Value, p place) {
 
 // derive fills in the defaults that depend on other settings or on the host.
 func (l *loader) derive() {
-	if l.sections["instance"] == nil {
+	if len(l.config.Pipelines) == 0 && !l.unread && l.sound(place{l.files[0], "pipelines"}) {
+		l.problem(place{l.files[0], "pipelines"}, nil, "is required: there is nothing to run")
+	}
+	if _, given := l.sections["instance"]; !given {
 		l.config.Instance, _ = l.src.lookup("HOSTNAME")
 		if l.config.Instance == "" {
 			l.config.Instance, _ = os.Hostname()
+		}
+		if err := checkText(root.child("instance"), l.config.Instance, quote(l.config.Instance)); err != nil {
+			l.problem(place{l.files[0], "instance"}, nil, "is not given, and the host name %v", err)
 		}
 	}
 	for i := range l.config.Pipelines {

@@ -1,7 +1,84 @@
 package config
 
-// YAML returns the configuration in effect.
-func (c Config) YAML() []byte { return nil }
+import (
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
 
-// Schema returns the JSON Schema.
-func Schema() []byte { return nil }
+	"go.yaml.in/yaml/v4"
+)
+
+// YAML returns the configuration in effect: every setting, defaults filled in,
+// in the order of the documentation. Secrets are <redacted>; but for those, it
+// loads to the same Config again.
+func (c Config) YAML() []byte {
+	out, err := yaml.Dump(node(root, reflect.ValueOf(c)), yaml.WithLineWidth(-1))
+	if err != nil {
+		panic("the configuration cannot be written as YAML: " + err.Error())
+	}
+	return out
+}
+
+// node returns v, which f describes, as YAML. It is nil if v is not set.
+func node(f *field, v reflect.Value) *yaml.Node {
+	switch f.kind {
+	case object:
+		if v.Kind() == reflect.Pointer {
+			if v.IsNil() {
+				return nil
+			}
+			v = v.Elem()
+		}
+		n := &yaml.Node{Kind: yaml.MappingNode}
+		for _, c := range f.fields {
+			if c.unbuilt || c == sessionTimeout && v.Interface().(Input).GroupProtocol == byBroker {
+				continue
+			}
+			if value := node(c, member(v, c.key)); value != nil {
+				n.Content = append(n.Content, textNode(c.key), value)
+			}
+		}
+		return n
+	case list:
+		if v.Len() == 0 {
+			return nil
+		}
+		n := &yaml.Node{Kind: yaml.SequenceNode}
+		for i := range v.Len() {
+			n.Content = append(n.Content, node(f.item, v.Index(i)))
+		}
+		return n
+	}
+	switch value := v.Interface().(type) {
+	case Secret:
+		return textNode(value.String())
+	case *regexp.Regexp:
+		if value == nil {
+			return nil
+		}
+		return textNode(escape(strings.TrimSuffix(strings.TrimPrefix(value.String(), wholeOpen), wholeClose)))
+	case string:
+		return textNode(escape(value))
+	case Start:
+		return textNode(value.String())
+	case time.Duration:
+		return textNode(formatDuration(value))
+	case float64:
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatFloat(value, 'f', -1, 64)}
+	case bool:
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatBool(value)}
+	}
+	if f.kind == size {
+		return textNode(formatSize(v.Int()))
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatInt(v.Int(), 10)}
+}
+
+func textNode(s string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+}
+
+// escape writes s so that loading expands nothing in it.
+func escape(s string) string { return strings.ReplaceAll(s, "${", "$${") }

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // A Problem is one mistake in a configuration, with its place.
@@ -55,4 +57,17 @@ func (p Problems) sorted(files []string) Problems {
 		)
 	})
 	return p
+}
+
+// oneLine returns s with what would break a line, or a terminal, written out.
+func oneLine(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }

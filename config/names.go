@@ -1,0 +1,188 @@
+package config
+
+import (
+	"encoding/binary"
+	"errors"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
+
+// nameChars are the characters of topic names, those first that an example had
+// better be made of. Assertions such as \b tell the two groups apart.
+var nameChars = [...]string{
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_",
+	".-",
+}
+
+const maxName = 249 // characters of a topic name
+
+// maxStates bounds the search of common.
+const maxStates = 20_000
+
+var errTooComplex = errors.New("is too complicated to be compared with other topic names; make it simpler")
+
+// A nameSet is a set of topic names: those that a regular expression matches.
+// Nil is the empty set.
+type nameSet = *syntax.Prog
+
+// matching returns the names that expr, which is valid, matches.
+func matching(expr string) nameSet {
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		panic(err.Error())
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		panic(err.Error())
+	}
+	return prog
+}
+
+// exactly returns the set of these names.
+func exactly(names []string) nameSet {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	return matching(wholeOpen + strings.Join(quoted, "|") + wholeClose)
+}
+
+// common returns a topic name that is in all of the sets in, and in none of the
+// sets out; or "" if there is no such name. No other is shorter.
+func common(in, out []nameSet) (string, error) {
+	out = slices.DeleteFunc(slices.Clone(out), func(s nameSet) bool { return s == nil })
+	sets := append(slices.Clone(in), out...)
+	start := search{states: make([]states, len(sets))}
+	for i, s := range sets {
+		start.states[i] = states{uint32(s.Start)}
+	}
+	seen := map[string]bool{}
+	for queue := []search{start}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		if at.name != "" && at.accepted(sets, len(in)) {
+			return at.name, nil
+		}
+		if len(at.name) == maxName {
+			continue
+		}
+		for _, chars := range nameChars {
+			closed := at.closed(sets, rune(chars[0]))
+			for _, c := range chars {
+				next := at.step(sets, closed, c)
+				if slices.ContainsFunc(next.states[:len(in)], func(s states) bool { return len(s) == 0 }) {
+					continue
+				}
+				if key := next.key(); !seen[key] {
+					seen[key] = true
+					queue = append(queue, next)
+				}
+			}
+		}
+		if len(seen) > maxStates {
+			return "", errTooComplex
+		}
+	}
+	return "", nil
+}
+
+// A search stands behind the characters of name, in some states of each set.
+type search struct {
+	name   string
+	states []states
+}
+
+// states are instructions of a program, sorted, that may come next.
+type states []uint32
+
+func (s search) last() rune {
+	if s.name == "" {
+		return -1
+	}
+	return rune(s.name[len(s.name)-1])
+}
+
+// closed returns, for each set, the matches and character instructions that may
+// come next if the next character is c, or of the same group; -1 is the end.
+func (s search) closed(sets []nameSet, c rune) []states {
+	context := syntax.EmptyOpContext(s.last(), c)
+	closed := make([]states, len(sets))
+	for i, set := range sets {
+		closed[i] = s.states[i].closure(set, context)
+	}
+	return closed
+}
+
+// step returns the search behind one more character.
+func (s search) step(sets []nameSet, closed []states, c rune) search {
+	next := search{s.name + string(c), make([]states, len(sets))}
+	for i, set := range sets {
+		for _, pc := range closed[i] {
+			if inst := &set.Inst[pc]; inst.Op != syntax.InstMatch && inst.MatchRune(c) {
+				next.states[i] = append(next.states[i], inst.Out)
+			}
+		}
+		slices.Sort(next.states[i])
+		next.states[i] = slices.Compact(next.states[i])
+	}
+	return next
+}
+
+// accepted reports whether the name is in the first n sets and in no other.
+func (s search) accepted(sets []nameSet, n int) bool {
+	for i, closed := range s.closed(sets, -1) {
+		matches := slices.ContainsFunc(closed, func(pc uint32) bool {
+			return sets[i].Inst[pc].Op == syntax.InstMatch
+		})
+		if matches != (i < n) {
+			return false
+		}
+	}
+	return true
+}
+
+// closure returns the matches and character instructions that s leads to where
+// the assertions in context hold.
+func (s states) closure(set nameSet, context syntax.EmptyOp) states {
+	var found states
+	visited := map[uint32]bool{}
+	todo := slices.Clone(s)
+	for len(todo) > 0 {
+		pc := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if visited[pc] {
+			continue
+		}
+		visited[pc] = true
+		switch inst := &set.Inst[pc]; inst.Op {
+		case syntax.InstAlt, syntax.InstAltMatch:
+			todo = append(todo, inst.Out, inst.Arg)
+		case syntax.InstCapture, syntax.InstNop:
+			todo = append(todo, inst.Out)
+		case syntax.InstEmptyWidth:
+			if syntax.EmptyOp(inst.Arg)&^context == 0 {
+				todo = append(todo, inst.Out)
+			}
+		case syntax.InstFail:
+		default:
+			found = append(found, pc)
+		}
+	}
+	return found
+}
+
+// key is the same for searches that go on in the same way.
+func (s search) key() string {
+	var b []byte
+	if syntax.IsWordChar(s.last()) {
+		b = append(b, 'w')
+	}
+	for _, states := range s.states {
+		b = append(b, ';')
+		for _, pc := range states {
+			b = binary.BigEndian.AppendUint32(b, pc)
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,203 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A flow is what one pipeline reads and writes.
+type flow struct {
+	*Pipeline
+	at     place
+	reads  nameSet
+	own    nameSet // what it could write, when it reads by a regular expression: never read
+	writes nameSet
+}
+
+// checkTopics checks where the topics of all pipelines lead.
+func (l *loader) checkTopics() {
+	var flows []*flow
+	for i := range l.config.Pipelines {
+		if f := l.flow(&l.config.Pipelines[i], l.origins[i]); f != nil {
+			flows = append(flows, f)
+		}
+	}
+	l.checkGroups(flows)
+	l.checkCycles(flows)
+}
+
+var placeholder = regexp.MustCompile(`\{(topic|[1-9])\}`)
+
+// flow returns what p reads and writes, or nil if there is a problem with it.
+func (l *loader) flow(p *Pipeline, at place) *flow {
+	topics, expr, output := at.key("input.topics"), at.key("input.topics_regex"), at.key("output.topic")
+	if !l.sound(topics, expr) {
+		return nil
+	}
+	if l.sound(output) {
+		l.checkTemplate(p, output)
+	}
+	f := &flow{Pipeline: p, at: at}
+	if p.Input.TopicsRegex == nil {
+		f.reads = exactly(p.Input.Topics)
+		if !l.sound(output) {
+			return nil
+		}
+		var names []string
+		for _, topic := range p.Input.Topics {
+			name := strings.ReplaceAll(p.Output.Topic, "{topic}", topic)
+			if slices.Contains(p.Input.Topics, name) {
+				l.problem(output, nil, "%s is also an input topic; its records would go round and round", name)
+				return nil
+			}
+			if len(name) > maxName {
+				l.problem(output, nil, "makes a name of %d characters of the input topic %s; a topic name has at most %d", len(name), quote(topic), maxName)
+				return nil
+			}
+			names = append(names, name)
+		}
+		f.writes = exactly(names)
+		return f
+	}
+
+	f.reads = matching(p.Input.TopicsRegex.String())
+	name, err := common([]nameSet{f.reads}, nil)
+	if err == nil && name == "" {
+		l.problem(expr, nil, "matches no topic name: %s", nameDoc)
+		return nil
+	}
+	if !l.sound(output) {
+		return nil
+	}
+	f.writes = matching(couldBeOutput(p.Output.Topic))
+	f.own = f.writes
+	if err == nil {
+		name, err = common([]nameSet{f.reads}, []nameSet{f.own})
+	}
+	switch {
+	case err != nil:
+		l.problem(expr, nil, "%v", err)
+		return nil
+	case name == "":
+		l.problem(output, nil, "every topic that input.topics_regex matches could be an output itself, and outputs are not read; add a part that no input topic has")
+		return nil
+	}
+	return f
+}
+
+// couldBeOutput is an expression that matches every name which the template of
+// an output topic can make. The engine reads none of them through a regular
+// expression.
+func couldBeOutput(template string) string {
+	parts := placeholder.Split(template, -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return "^" + strings.Join(parts, ".+") + "$"
+}
+
+// checkTemplate checks the placeholders of an output topic.
+func (l *loader) checkTemplate(p *Pipeline, output place) {
+	for _, m := range placeholder.FindAllStringSubmatch(p.Output.Topic, -1) {
+		n, err := strconv.Atoi(m[1])
+		switch expr := p.Input.TopicsRegex; {
+		case err != nil: // {topic}
+		case expr == nil:
+			l.problem(output, nil, "%s is a group of input.topics_regex, which is not given; use {topic}", m[0])
+			return
+		case n > expr.NumSubexp():
+			l.problem(output, nil, "%s is not there: input.topics_regex has %d %s in parentheses", m[0], expr.NumSubexp(), plural(expr.NumSubexp(), "group"))
+			return
+		}
+	}
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+// checkGroups reports pipelines that would take partitions, or the membership,
+// from each other.
+func (l *loader) checkGroups(flows []*flow) {
+	byGroup := map[string][]*flow{}
+	for _, f := range flows {
+		group := f.at.key("input.group")
+		if !l.sound(group) || !l.given(group) && !l.sound(f.at.key("name")) {
+			continue
+		}
+		for _, other := range byGroup[f.Input.Group] {
+			topic, err := common([]nameSet{f.reads, other.reads}, []nameSet{f.own, other.own})
+			switch {
+			case err != nil:
+				l.problem(f.at.key("input.topics_regex"), nil, "%v", err)
+			case topic != "":
+				l.problem(group, nil, "pipeline %s is in the group %s too, and both would read the topic %s: each would get some of its partitions only; give each pipeline a group", other.Name, quote(f.Input.Group), topic)
+			case f.Input.StaticMembership && other.Input.StaticMembership:
+				l.problem(group, nil, "pipeline %s is in the group %s too, and both would be its static member %s; give each pipeline a group", other.Name, quote(f.Input.Group), l.config.Instance)
+			default:
+				continue
+			}
+			break
+		}
+		byGroup[f.Input.Group] = append(byGroup[f.Input.Group], f)
+	}
+}
+
+// checkCycles reports, once for each pipeline that begins one, records that would
+// go from pipeline to pipeline and come back.
+func (l *loader) checkCycles(flows []*flow) {
+	next := make([][]int, len(flows))
+	for i, from := range flows {
+		for j, to := range flows {
+			if i == j {
+				continue // checked before, and never read
+			}
+			topic, err := common([]nameSet{from.writes, to.reads}, []nameSet{to.own})
+			if err != nil {
+				l.problem(to.at.key("input.topics_regex"), nil, "%v", err)
+				return
+			}
+			if topic != "" {
+				next[i] = append(next[i], j)
+			}
+		}
+	}
+	for first, f := range flows {
+		if way := roundTrip(next, first); way != nil {
+			names := make([]string, len(way))
+			for i, j := range way {
+				names[i] = flows[j].Name
+			}
+			l.problem(f.at.key("output.topic"), nil, "records could go round and round: the pipelines %s read each other's outputs", strings.Join(names, " → "))
+		}
+	}
+}
+
+// roundTrip returns the shortest way from first to itself that passes no lower
+// number, so that each circle has one beginning; or nil.
+func roundTrip(next [][]int, first int) []int {
+	before := map[int]int{}
+	for queue := []int{first}; len(queue) > 0; queue = queue[1:] {
+		for _, to := range next[queue[0]] {
+			if to == first {
+				way := []int{first}
+				for at := queue[0]; at != first; at = before[at] {
+					way = append(way, at)
+				}
+				way = append(way, first)
+				slices.Reverse(way)
+				return way
+			}
+			if _, seen := before[to]; !seen && to > first {
+				before[to] = queue[0]
+				queue = append(queue, to)
+			}
+		}
+	}
+	return nil
+}
