@@ -45,7 +45,8 @@ func (r Retries) backoff(failed int, asked time.Duration) time.Duration {
 // the next attempt holds no worker.
 func (l *loop) failed(t *tenure, a *attempt) {
 	f := failureOf(a.err)
-	s := t.window.Slot(a.seq)
+	seq := a.seq // a belongs to a chunk that is used again
+	s := t.window.Slot(seq)
 	s.lastErr = a.err
 	var p *PanicError
 	switch {
@@ -58,19 +59,19 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	}
 	if f.Kind == Deployment {
 		s.begun-- // it says nothing about the record
-		t.again(a.seq)
-		l.misdeployed(t, a.seq, a.err)
+		t.again(seq)
+		l.misdeployed(t, seq, a.err)
 		return
 	}
-	l.vindicated(t, a.seq)
+	l.vindicated(t, seq)
 	elapsed := l.age(s.first)
 	switch {
 	case f.Kind == Reject:
-		l.exhausted(t, a.seq, "was rejected")
+		l.exhausted(t, seq, "was rejected")
 	case int(s.begun) >= l.opts.Retry.Attempts:
-		l.exhausted(t, a.seq, fmt.Sprintf("failed %d times", s.begun))
+		l.exhausted(t, seq, fmt.Sprintf("failed %d times", s.begun))
 	case l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed:
-		l.exhausted(t, a.seq, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))
+		l.exhausted(t, seq, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))
 	default:
 		s.state = backoff
 		wait := l.opts.Retry.backoff(int(s.begun), f.After)
@@ -78,7 +79,7 @@ func (l *loop) failed(t *tenure, a *attempt) {
 			"offset", s.record.Offset, "attempt", s.begun, "wait", wait, "err", a.err)
 		l.at(l.now.Add(wait), func() {
 			if t.phase == open {
-				t.again(a.seq)
+				t.again(seq)
 				l.sched.want(t)
 			}
 		})
