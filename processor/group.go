@@ -101,6 +101,7 @@ func (g *group) revoked(_ context.Context, _ *kgo.Client, partitions map[string]
 	done := make(chan bool, 1)
 	ok := g.loop.do(func() {
 		g.loop.rebalances++
+		g.loop.log.Info("partitions are revoked", "partitions", partitions)
 		g.loop.drain(g.loop.held(partitions), g.loop.now.Add(budget), done)
 	})
 	g.poller.flush() // a draining tenure drops what this brings
@@ -153,6 +154,7 @@ func (l *loop) assign(partitions map[string][]int32) {
 	delete(l.problems, "group")
 	if len(partitions) > 0 {
 		l.rebalances++
+		l.log.Info("partitions are assigned", "partitions", partitions)
 	}
 	for topic, ps := range partitions {
 		for _, p := range ps {

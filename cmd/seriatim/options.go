@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+
+	"seriatim/config"
+	"seriatim/kafka"
+	"seriatim/processor"
+	"seriatim/transform"
+)
+
+// Settings become the options of one package here, and nowhere else.
+
+// kafkaOptions leaves out logger and metrics, which are no settings.
+func kafkaOptions(c config.Kafka) kafka.Options {
+	return kafka.Options{
+		Brokers:  c.Brokers,
+		ClientID: c.ClientID,
+		TLS: kafka.TLS{
+			Enabled:    c.TLS.Enabled,
+			CAFile:     c.TLS.CAFile,
+			CertFile:   c.TLS.CertFile,
+			KeyFile:    c.TLS.KeyFile,
+			ServerName: c.TLS.ServerName,
+		},
+		SASL: kafka.SASL{
+			Mechanism: c.SASL.Mechanism,
+			Username:  c.SASL.Username,
+			Password:  c.SASL.Password.Reveal(),
+		},
+	}
+}
+
+// processorOptions leaves out client, logger and hooks, which are no settings,
+// and the instance, which is one of the process.
+func processorOptions(c config.Pipeline) processor.Options {
+	return processor.Options{
+		Name: c.Name,
+		Source: processor.Source{
+			Topics:           c.Input.Topics,
+			Regex:            c.Input.TopicsRegex,
+			Group:            c.Input.Group,
+			ServerSide:       c.Input.GroupProtocol == "consumer",
+			SessionTimeout:   c.Input.SessionTimeout,
+			RebalanceTimeout: c.Input.RebalanceTimeout,
+			Static:           c.Input.StaticMembership,
+			Start:            processor.Start(c.Input.Start),
+			ReadUncommitted:  c.Input.Isolation == "read_uncommitted",
+		},
+		Output: processor.Output{
+			Topic:      c.Output.Topic,
+			ByKey:      c.Output.Partition == "key",
+			Provenance: c.Output.Provenance,
+		},
+		Workers:             c.Workers,
+		WorkersPerPartition: c.WorkersPerPartition,
+		Window:              processor.Window(c.Window),
+		Retry:               processor.Retries(c.Retry),
+		Commit:              processor.Commit(c.Commit),
+		DrainTimeout:        c.DrainTimeout,
+	}
+}
+
+// simulateOptions are all settings.
+func simulateOptions(c config.Simulate) transform.SimulateOptions {
+	return transform.SimulateOptions(c)
+}
+
+// transformOf returns the transform that the settings choose.
+func transformOf(c config.Transform) (processor.Transform, error) {
+	switch {
+	case c.Pass != nil:
+		return transform.Pass(), nil
+	case c.Simulate != nil:
+		return transform.Simulate(simulateOptions(*c.Simulate)), nil
+	default:
+		return nil, errors.New("is not built yet")
+	}
+}

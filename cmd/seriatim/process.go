@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"seriatim/admin"
+	"seriatim/config"
+	"seriatim/processor"
+)
+
+// A process runs the pipelines of one configuration and serves their state.
+type process struct {
+	log       *slog.Logger
+	pipelines []pipeline
+	admin     *admin.Server
+	listeners []listener
+}
+
+type pipeline struct {
+	name string
+	*processor.Pipeline
+}
+
+type listener struct {
+	net.Listener
+	handler http.Handler
+}
+
+// newProcess builds everything that cfg asks for and listens, but asks no broker
+// and runs nothing yet. An error about a setting is an exitError.
+func newProcess(cfg config.Config, log *slog.Logger) (*process, error) {
+	version, revision := buildVersion()
+	metrics := admin.NewMetrics(version, revision)
+	p := &process{log: log}
+	if err := p.addPipelines(cfg, metrics); err != nil {
+		return nil, &exitError{exitConfig, err}
+	}
+	p.admin = admin.New(admin.Options{Metrics: metrics, Pipelines: p.shown(), Logger: log})
+	if err := p.listen(cfg.Admin); err != nil {
+		p.close()
+		return nil, err
+	}
+	names := make([]string, len(p.pipelines))
+	for i := range p.pipelines {
+		names[i] = p.pipelines[i].name
+	}
+	log.Info("seriatim starts", "version", version, "instance", cfg.Instance, "pipelines", strings.Join(names, ","),
+		"brokers", strings.Join(cfg.Kafka.Brokers, ","), "admin", p.addresses())
+	return p, nil
+}
+
+func (p *process) addPipelines(cfg config.Config, metrics *admin.Metrics) error {
+	brokers := kafkaOptions(cfg.Kafka)
+	brokers.Logger = p.log.With("component", "kafka")
+	brokers.Metrics = metrics.Registry
+	client, err := brokers.Client()
+	if err != nil {
+		return fmt.Errorf("kafka.%w", err)
+	}
+	for _, c := range cfg.Pipelines {
+		transform, err := transformOf(c.Transform)
+		if err != nil {
+			return fmt.Errorf("pipeline %s: transform: %w", c.Name, err)
+		}
+		opts := processorOptions(c)
+		opts.Instance = cfg.Instance
+		opts.Client = client
+		opts.Logger = p.log
+		opts.Hooks = metrics.Hooks(c.Name)
+		built, err := processor.New(opts, transform)
+		if err != nil {
+			return fmt.Errorf("pipeline %s: %w", c.Name, err)
+		}
+		p.pipelines = append(p.pipelines, pipeline{c.Name, built})
+	}
+	return nil
+}
+
+func (p *process) shown() []admin.Pipeline {
+	shown := make([]admin.Pipeline, len(p.pipelines))
+	for i, pl := range p.pipelines {
+		shown[i] = admin.Pipeline{Name: pl.name, Status: pl.Status}
+	}
+	return shown
+}
+
+// listen opens the listeners that are wanted.
+func (p *process) listen(c config.Admin) error {
+	host, _, _ := net.SplitHostPort(c.Listen) // "none" has no host, and needs none
+	for _, l := range []struct {
+		setting, address string
+		handler          http.Handler
+	}{
+		{"admin.listen", c.Listen, p.admin.Handler(host)},
+		{"admin.probes_listen", c.ProbesListen, p.admin.Probes()},
+	} {
+		if l.address == config.None {
+			continue
+		}
+		opened, err := net.Listen("tcp", l.address)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.setting, err) // which names the address
+		}
+		p.listeners = append(p.listeners, listener{opened, l.handler})
+	}
+	return nil
+}
+
+// addresses names where the state is served.
+func (p *process) addresses() string {
+	if len(p.listeners) == 0 {
+		return config.None
+	}
+	addresses := make([]string, len(p.listeners))
+	for i, l := range p.listeners {
+		addresses[i] = l.Addr().String()
+	}
+	return strings.Join(addresses, ",")
+}
+
+func (p *process) close() {
+	for _, l := range p.listeners {
+		_ = l.Close() // nothing was accepted yet
+	}
+}
+
+// run runs the pipelines until ctx ends, a signal comes or one of them ends, and
+// drains them then. The state is served to the end. The error is an exitError
+// whose reason is logged.
+func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
+	running, drain := context.WithCancel(ctx)
+	defer drain()
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+
+	ended := make(chan error, len(p.pipelines)+len(p.listeners))
+	var pipelines, servers sync.WaitGroup
+	for _, pl := range p.pipelines {
+		pipelines.Go(func() {
+			if err := pl.Run(running); err != nil {
+				ended <- fmt.Errorf("pipeline %s: %w", pl.name, err)
+			}
+		})
+	}
+	for _, l := range p.listeners {
+		servers.Go(func() {
+			if err := p.admin.Serve(serving, l.Listener, l.handler); err != nil {
+				ended <- fmt.Errorf("admin: %w", err)
+			}
+		})
+	}
+	drained := make(chan struct{})
+	go func() {
+		pipelines.Wait()
+		stopServing()
+		servers.Wait()
+		close(drained)
+	}()
+
+	code := 0
+	failed := func(err error) {
+		if p.log.Error("the process ends", "reason", err); code == 0 {
+			code = exitCode(err)
+		}
+		drain()
+	}
+	for {
+		select {
+		case err := <-ended:
+			failed(err)
+		case s := <-signals:
+			if running.Err() != nil {
+				p.log.Error("a second signal ends the process at once; what is unfinished is done again after a restart", "signal", s.String())
+				return &exitError{code: exitFailed}
+			}
+			p.log.Info("drains: finishes what is being transformed; a second signal ends at once", "signal", s.String())
+			drain()
+		case <-drained:
+			for len(ended) > 0 {
+				failed(<-ended)
+			}
+			if code != 0 {
+				return &exitError{code: code}
+			}
+			p.log.Info("everything is drained")
+			return nil
+		}
+	}
+}
+
+// exitCode is what the process ends with when a part of it ended with err.
+func exitCode(err error) int {
+	var fenced *processor.FencedError
+	if errors.Is(err, processor.ErrDrainDeadline) || errors.As(err, &fenced) {
+		return exitDrain
+	}
+	return exitFailed
+}
+
+// newLogger returns a logger as the settings want it.
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // the configuration allows only names that it knows
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// memoryBeside is what a pipeline needs beside its window: about 8 MiB of fetched
+// records of each broker, three times over, and what the program itself needs.
+const memoryBeside = 150 << 20
+
+// limitMemory has the garbage collector work harder as the heap comes near to
+// what the pipelines are meant to need. Without it the heap would grow to twice
+// what is alive, and a full window would cost its double. The limit is a soft
+// one: beyond it the collector takes up to half of the CPU time, and nothing
+// fails. GOMEMLIMIT in the environment wins.
+func limitMemory(pipelines []config.Pipeline) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	var limit int64
+	for i := range pipelines {
+		limit += pipelines[i].Window.Bytes + memoryBeside
+	}
+	debug.SetMemoryLimit(limit)
+}
