@@ -1,15 +1,55 @@
 package main
 
 import (
-	"errors"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"seriatim/config"
 )
 
 func runCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "run",
+	var paths []string
+	cmd := &cobra.Command{
+		Use:   "run -c FILE...",
 		Short: "Run the pipelines",
-		RunE:  func(*cobra.Command, []string) error { return errors.New("run is not built yet") },
+		Long: `Run the pipelines of the configuration until SIGTERM or SIGINT. Then finish what
+is being transformed, emit it, commit and leave the group, within drain_timeout.
+A second signal ends the process at once.
+
+Exit codes:
+  0   drained
+  1   failed: the log says why
+  2   wrong usage of this command
+  75  the drain deadline passed with work left, or another process uses our
+      instance name; what is unfinished is done again by whoever goes on
+  78  the configuration is wrong`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(paths, os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			signals, stop := stopSignals()
+			defer stop()
+			limitMemory(cfg.Pipelines)
+			p, err := newProcess(cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context(), signals)
+		},
 	}
+	configFlag(cmd, &paths)
+	return cmd
+}
+
+// stopSignals returns the signals that ask the process to end, until stop is
+// called. There is room for two: the second one means at once.
+func stopSignals() (signals <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	return c, func() { signal.Stop(c) }
 }

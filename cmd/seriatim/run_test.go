@@ -205,7 +205,7 @@ func TestRunExitCodes(t *testing.T) {
 		"no file":       {nil, exitUsage, `required flag(s) "config" not set`},
 		"an argument":   {[]string{"seriatim.yaml"}, exitUsage, "unknown command"},
 		"missing file":  {[]string{"-c", "missing.yaml"}, exitConfig, "missing.yaml"},
-		"wrong setting": {[]string{"-c", configFile(t, "kafka: {brokerz: []}\npipelines: []\n")}, exitConfig, "did you mean brokers?"},
+		"wrong setting": {[]string{"-c", configFile(t, "kafka: {brokerz: []}\npipelines: []\n")}, exitConfig, `did you mean "brokers"?`},
 		"missing certificate": {
 			[]string{"-c", configFile(t, strings.Replace(onePipeline, "kafka: {", "kafka: {tls: {enabled: true, ca_file: missing.pem}, ", 1), "127.0.0.1:1")},
 			exitConfig, "kafka.tls.ca_file: open missing.pem",
@@ -240,18 +240,6 @@ func loadConfig(t *testing.T, file string) config.Config {
 	return cfg
 }
 
-// stuck waits for the end of its context, and then as long again as release says.
-type stuck struct{ began, release chan struct{} }
-
-func (s stuck) Transform(context.Context, processor.Input, *processor.Outputs) error {
-	select {
-	case s.began <- struct{}{}:
-	default:
-	}
-	<-s.release
-	return nil
-}
-
 // startStuck runs a process whose only record is stuck in its transform.
 func startStuck(t *testing.T, drainTimeout time.Duration) (p *process, log *lockedBuffer, signals chan os.Signal, ended chan error) {
 	t.Helper()
@@ -259,25 +247,19 @@ func startStuck(t *testing.T, drainTimeout time.Duration) (p *process, log *lock
 	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "orders.in"}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	transform := stuck{make(chan struct{}, 1), make(chan struct{})}
 	log = new(lockedBuffer)
-	cfg := loadConfig(t, configFile(t, onePipeline+"    drain_timeout: %v\n", address, drainTimeout))
+	file := strings.Replace(onePipeline, "pass: {}", "simulate: {latency: 1h, sigma: 0}", 1)
+	cfg := loadConfig(t, configFile(t, file+"    drain_timeout: %v\n", address, drainTimeout))
 	p, err := newProcess(cfg, newLogger(cfg.Log, log))
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := processorOptions(cfg.Pipelines[0])
-	if opts.Client, err = kafkaOptions(cfg.Kafka).Client(); err != nil {
-		t.Fatal(err)
-	}
-	opts.Logger = p.log
-	if p.pipelines[0].Pipeline, err = processor.New(opts, transform); err != nil {
-		t.Fatal(err)
-	}
 	signals, ended = make(chan os.Signal, 2), make(chan error, 1)
 	go func() { ended <- p.run(context.Background(), signals) }()
-	t.Cleanup(func() { close(transform.release) })
-	<-transform.began
+	eventually(t, "the record is being transformed", func() bool {
+		status, err := p.pipelines[0].Status(t.Context())
+		return err == nil && status.WorkersBusy == 1
+	})
 	return p, log, signals, ended
 }
 
@@ -301,7 +283,7 @@ func TestRunEndsAtTheDrainDeadline(t *testing.T) {
 }
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {
-	p, log, signals, ended := startStuck(t, time.Minute)
+	p, log, signals, ended := startStuck(t, 30*time.Second)
 	signals <- syscall.SIGTERM
 	eventually(t, "the drain is logged", func() bool { return strings.Contains(log.String(), "drains") })
 
@@ -320,10 +302,10 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 }
 
 func TestOneFailedPipelineDrainsTheOthers(t *testing.T) {
-	address, client := startBroker(t, "orders.in", "orders.out", "bills.in", "bills.out")
+	address, _ := startBroker(t, "orders.in", "orders.out", "bills.in", "bills.out")
 	cfg := loadConfig(t, configFile(t, onePipeline+`
   - name: bills
-    input: {topics: [bills.in], start: earliest}
+    input: {topics: [bills.in], start: earliest, static_membership: true}
     transform: {pass: {}}
     output: {topic: bills.out}
 `, address))
@@ -332,19 +314,26 @@ func TestOneFailedPipelineDrainsTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Options that the client refuses fail it as it starts.
-	opts := processorOptions(cfg.Pipelines[1])
-	opts.Client = []kgo.Opt{kgo.SeedBrokers(address), kgo.MaxVersions(nil), kgo.ClientID("bills"), kgo.FetchMaxBytes(-1)}
-	if p.pipelines[1].Pipeline, err = processor.New(opts, stuck{}); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(t.Context(), nil) }()
+	eventually(t, "both pipelines run", func() bool {
+		status, _ := get(t, "http://"+p.addresses()+"/readyz")
+		return status == 200
+	})
+	twin, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumerGroup("seriatim.bills"), kgo.InstanceID("here"), kgo.ConsumeTopics("bills.in"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if code := codeOf(p.run(t.Context(), nil)); code != exitFailed {
-		t.Errorf("exit code %d, want %d", code, exitFailed)
+	defer twin.Close()
+	if code := codeOf(<-ended); code != exitDrain {
+		t.Errorf("exit code %d, want %d", code, exitDrain)
 	}
-	if !strings.Contains(log.String(), `reason="pipeline bills: `) {
-		t.Errorf("the log does not name the pipeline that failed:\n%s", log)
+	if want := `reason="pipeline bills: another process uses instance`; !strings.Contains(log.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, log)
 	}
-	_ = client
+	if status, err := p.pipelines[0].Status(t.Context()); err != nil || status.State != "stopped" {
+		t.Errorf("the other pipeline is %q (%v), want stopped", status.State, err)
+	}
 }
 
 func TestExitCodeOfAPart(t *testing.T) {
