@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/plugin/kprom"
@@ -137,25 +138,27 @@ func (t TLS) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) 
 
 // option returns nil if no login is wanted.
 func (s SASL) option() (kgo.Opt, error) {
-	if s.Mechanism == "" || s.Mechanism == "none" {
-		return nil, nil
-	}
 	scramAuth := scram.Auth{User: s.Username, Pass: s.Password}
-	var login kgo.Opt
+	var mechanism sasl.Mechanism
 	switch s.Mechanism {
+	case "", "none":
+		return nil, nil
 	case "plain":
-		login = kgo.SASL(plain.Auth{User: s.Username, Pass: s.Password}.AsMechanism())
+		mechanism = plain.Auth{User: s.Username, Pass: s.Password}.AsMechanism()
 	case "scram-sha-256":
-		login = kgo.SASL(scramAuth.AsSha256Mechanism())
+		mechanism = scramAuth.AsSha256Mechanism()
 	case "scram-sha-512":
-		login = kgo.SASL(scramAuth.AsSha512Mechanism())
+		mechanism = scramAuth.AsSha512Mechanism()
 	default:
 		return nil, fmt.Errorf("sasl.mechanism: %q is none of none, plain, scram-sha-256, scram-sha-512", s.Mechanism)
 	}
 	if s.Username == "" {
 		return nil, fmt.Errorf("sasl.username: is required with %s", s.Mechanism)
 	}
-	return login, nil
+	if s.Password == "" {
+		return nil, fmt.Errorf("sasl.password: is required with %s", s.Mechanism)
+	}
+	return kgo.SASL(mechanism), nil
 }
 
 // clientLogger logs warnings and errors only, until its logger is enabled for

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -20,11 +21,12 @@ type Embedded struct {
 }
 
 // What a partition of the embedded broker keeps. Old records go as whole
-// segments, so memory stays below the sum of both.
+// segments once a second, so it holds at most the sum of both sizes and what is
+// produced in between.
 const (
 	retainBytes    = 16 << 20
 	segmentBytes   = 4 << 20
-	retainInterval = 5000 // milliseconds between removals
+	retainInterval = time.Second
 )
 
 // StartEmbedded starts an embedded broker on a port of 127.0.0.1; port 0 takes a
@@ -34,7 +36,7 @@ func StartEmbedded(port int) (*Embedded, error) {
 		kfake.Ports(port),
 		kfake.ListenFn(listenGuarded),
 		kfake.ClusterID("seriatim-embedded"),
-		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": strconv.Itoa(retainInterval)}),
+		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": strconv.FormatInt(retainInterval.Milliseconds(), 10)}),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("embedded broker: %w", err)
