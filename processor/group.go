@@ -272,7 +272,7 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 // group has no commit for any partition of the topic, that is Source.Start;
 // otherwise the partition is new, and its first record is the start.
 func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
-	client := kadm.NewClient(g.loop.producer)
+	client := kadm.NewClient(g.loop.consumer)
 	for topic, partitions := range missing {
 		fail := func(err error) {
 			for _, p := range partitions {

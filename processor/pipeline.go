@@ -58,7 +58,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer stopAside()
 	go l.run()
 	polling.Go(func() { poller.run(aside) })
-	watching.Go(func() { (&watcher{loop: l, client: producer, dial: dial, hurry: l.lookNow}).run(aside) })
+	watching.Go(func() { (&watcher{loop: l, client: consumer, dial: dial, hurry: l.lookNow}).run(aside) })
 
 	select {
 	case <-ctx.Done():
