@@ -48,7 +48,7 @@ func (c *committer) deadline(now time.Time) time.Time {
 }
 
 func (l *loop) commitIfDue() {
-	if l.commits.inFlight == nil && l.commits.policy.Due(l.now) {
+	if l.commits.inFlight == nil && !l.txn.running() && l.commits.policy.Due(l.now) {
 		l.commit(l.now.Add(commitTimeout))
 	}
 }
@@ -120,6 +120,9 @@ func send(ctx context.Context, client *kgo.Client, marks []mark) (done map[parti
 func (l *loop) committed(marks []mark, done map[partitionKey]bool, err error) {
 	l.commits.inFlight = nil
 	l.commits.policy.Done(l.now)
+	if l.txn != nil {
+		defer l.emitAll() // a transaction may be opened now
+	}
 	for _, m := range marks {
 		if t := m.tenure; t.phase != closed && done[t.partitionKey] {
 			t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now

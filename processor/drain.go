@@ -63,6 +63,11 @@ func (l *loop) proceed(d *drain) (ended bool) {
 			}
 		}
 	}
+	// A transaction with their outputs, which ends by itself; only a broker
+	// that does not answer is not waited for.
+	if l.txn.touches(d.tenures) && l.now.Before(d.deadline.Add(commitGrace)) {
+		return false
+	}
 	// A commit in flight is waited for in any case: the client reads member id and
 	// generation when it builds the request, so one that was computed before the
 	// partitions went could otherwise go out under the next generation.
@@ -71,6 +76,9 @@ func (l *loop) proceed(d *drain) (ended bool) {
 			l.commits.inFlight.cancel()
 		}
 		return false
+	}
+	if !d.committed && l.txn.running() {
+		return false // its end commits them
 	}
 	if !d.committed {
 		d.committed = true

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -38,6 +39,9 @@ func (l *loop) emit(t *tenure) {
 		if s.state == settled {
 			continue // before the producer refused an earlier one
 		}
+		if l.txn != nil && !l.join(t) {
+			return
+		}
 		for o := s.outputs; o != nil; o = o.next {
 			if o.acked {
 				continue
@@ -68,7 +72,8 @@ func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
 // acks carries the producer's answers to the loop. Answers of consecutive records
 // are one entry, so that at full speed the loop handles runs.
 type acks struct {
-	wake chan struct{} // has room for one
+	wake    chan struct{} // has room for one
+	refused atomic.Bool   // an output, since the transaction was opened
 
 	mu      sync.Mutex
 	entries []ack
@@ -88,6 +93,9 @@ type ack struct {
 func (a *acks) promise(r *kgo.Record, err error) {
 	o := r.Context.(*output)
 	o.acked = err == nil
+	if err != nil {
+		a.refused.Store(true)
+	}
 	a.mu.Lock()
 	wake := len(a.entries) == 0
 	if n := len(a.entries); n > 0 && err == nil && o.of == 1 && a.entries[n-1].extends(o) {
@@ -139,7 +147,7 @@ func (l *loop) answer() {
 		}
 		if i+1 == len(entries) || entries[i+1].tenure != t {
 			l.budget.account(t)
-			if t.refused != nil && t.inFlight == 0 {
+			if t.refused != nil && t.inFlight == 0 && l.txn == nil {
 				l.emitAgain(t)
 			}
 		}
@@ -155,10 +163,14 @@ func (l *loop) acknowledged(t *tenure, lo, hi resequence.Seq) {
 		if s.pending--; s.pending > 0 { // of several outputs: lo is the only record
 			return
 		}
-		s.state = settled
+		if l.txn == nil { // else the transaction's commit settles it
+			s.state = settled
+		}
 	}
 	t.refusals = 0
-	l.settle(t, lo, hi)
+	if l.txn == nil {
+		l.settle(t, lo, hi)
+	}
 }
 
 // refuse notes that the producer gave an output up.
@@ -173,6 +185,9 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 			"offset", t.window.Slot(o.seq).record.Offset, "output", o.record.Topic, "err", err)
 	}
 	t.refused = err
+	if l.txn != nil {
+		l.txn.refused = err
+	}
 	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.InvalidRecord) {
 		l.unacceptable(t, o, err)
 	}

@@ -25,6 +25,17 @@ func (e *FencedError) Error() string {
 // Unwrap returns the broker's error.
 func (e *FencedError) Unwrap() error { return e.Err }
 
+// An OldBrokersError is returned by [Pipeline.Run] when exactly-once delivery is
+// wanted of a cluster whose transactions do not fence each other: there a request
+// that was delayed can end a later transaction (KAFKA-17754), and records are lost
+// or doubled. KIP-890, transaction.version 2, mended it in Kafka 4.0.
+type OldBrokersError struct{ TransactionVersion int16 }
+
+// Error says what to do.
+func (e *OldBrokersError) Error() string {
+	return fmt.Sprintf("exactly-once delivery needs Kafka 4.0 with transaction.version 2, the cluster has %d: upgrade it (kafka-features.sh upgrade --feature transaction.version=2), or set allow_old_brokers and accept KAFKA-17754", e.TransactionVersion)
+}
+
 // An InvariantError is a bug: a rule of the engine does not hold. The pipeline
 // stops with it, because going on could lose a record.
 type InvariantError struct {

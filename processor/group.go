@@ -116,6 +116,7 @@ func (g *group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]i
 	done := make(chan bool, 1)
 	ok := g.loop.do(func() {
 		g.loop.rebalances++
+		g.loop.disturbed = g.loop.now
 		g.loop.log.Warn("the group has taken partitions away without asking; what is unfinished is done again by whoever has them", "partitions", partitions)
 		g.loop.lose(g.loop.held(partitions), done)
 	})

@@ -40,10 +40,14 @@ type loop struct {
 	budget   budget
 	outage   *outage
 	commits  committer
+	txn      *transactor // nil: at least once
 	drains   []*drain
 	pauses   pauses
 	backed   map[*tenure]struct{} // with a spill, or paused
 	problems problems
+
+	topicIDs  map[string][16]byte // of the input topics
+	disturbed time.Time           // the group took partitions away, or the process stood still
 
 	state      string
 	fatal      chan error // what ends the pipeline; has room for one
@@ -56,7 +60,7 @@ type loop struct {
 
 func newLoop(opts *Options) *loop {
 	now := time.Now()
-	return &loop{
+	l := &loop{
 		opts:     opts,
 		log:      opts.Logger.With("pipeline", opts.Name),
 		fetched:  make(chan kgo.Fetches),
@@ -80,6 +84,10 @@ func newLoop(opts *Options) *loop {
 		state:    "starting",
 		fatal:    make(chan error, 1),
 	}
+	if opts.ExactlyOnce {
+		l.txn = newTransactor(opts)
+	}
+	return l
 }
 
 // run is the loop. It ends with quit.
@@ -89,7 +97,11 @@ func (l *loop) run() {
 	defer timer.Stop()
 	var armed time.Time
 	for {
-		if next := earliest(l.timers.next(), l.commits.deadline(l.now)); !next.Equal(armed) {
+		next := l.timers.next()
+		if !l.txn.running() { // its end is a timer, and takes the tick with it
+			next = earliest(next, l.commits.deadline(l.now))
+		}
+		if !next.Equal(armed) {
 			armed = next
 			timer.Reset(time.Until(next))
 		}
@@ -115,19 +127,26 @@ func (l *loop) run() {
 			l.now = time.Now()
 			call()
 		case <-timer.C:
-			armed = time.Time{}
 			l.now = time.Now()
+			if !armed.IsZero() && l.now.Sub(armed) > freeze {
+				l.disturbed = l.now
+			}
+			armed = time.Time{}
 		case <-l.quit:
 			return
 		}
 		l.timers.fire(l.now)
 		l.readmit()
 		l.dispatch()
+		l.endTxnIfDue()
 		l.commitIfDue()
 		l.proceedDrains()
 		l.pauses.apply(l.consumer)
 	}
 }
+
+// freeze is how late a timer must fire to show that the process stood still.
+const freeze = 2 * time.Second
 
 // do runs call in the loop and waits for it. It reports false if the loop has
 // ended. It must not be called by the loop.

@@ -32,6 +32,12 @@ type Options struct {
 	Retry               Retries
 	Commit              Commit
 	DrainTimeout        time.Duration // 10s
+
+	// ExactlyOnce emits outputs and commits frontiers in transactions, so that
+	// readers of committed records see every output once. It needs Instance, and
+	// Kafka 4.0 unless AllowOldBrokers accepts what KAFKA-17754 may do.
+	ExactlyOnce     bool
+	AllowOldBrokers bool
 }
 
 // Source says what a pipeline reads.
@@ -93,6 +99,9 @@ type Retries struct {
 type Commit struct {
 	Interval time.Duration // the tick, at least 100ms; 5s
 	Records  int           // settled records that trigger a commit between ticks; 10000
+	// Transaction is how long a transaction of ExactlyOnce lasts, unless a window
+	// fills up before; 100ms.
+	Transaction time.Duration
 }
 
 var pipelineName = regexp.MustCompile(`^[a-z0-9-]+$`)
@@ -108,6 +117,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Retry.Max, 10*time.Second)
 	def(&o.Commit.Interval, 5*time.Second)
 	def(&o.Commit.Records, 10000)
+	def(&o.Commit.Transaction, 100*time.Millisecond)
 	def(&o.DrainTimeout, 10*time.Second)
 	def(&o.Source.SessionTimeout, 45*time.Second)
 	def(&o.Source.RebalanceTimeout, time.Minute)
@@ -125,6 +135,9 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Source.Group == "", "Source.Group: is required")
 	bad((len(o.Source.Topics) > 0) == (o.Source.Regex != nil), "Source: exactly one of Topics and Regex must be set")
 	bad(o.Source.Static && o.Instance == "", "Source.Static: needs Instance")
+	bad(o.ExactlyOnce && o.Instance == "", "ExactlyOnce: needs Instance")
+	bad(o.Commit.Transaction < time.Millisecond || o.Commit.Transaction > transactionTimeout/3,
+		"Commit.Transaction: %v is not between 1ms and %v", o.Commit.Transaction, transactionTimeout/3)
 	bad(o.Output.Topic == "", "Output.Topic: is required")
 	bad(o.Workers < 1, "Workers: %d is less than 1", o.Workers)
 	bad(o.WorkersPerPartition < 0, "WorkersPerPartition: %d is negative", o.WorkersPerPartition)

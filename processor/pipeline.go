@@ -39,16 +39,20 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	poller := &poller{loop: l}
 	g := &group{opts: &p.opts, loop: l, poller: poller}
 
-	producer, err := kgo.NewClient(p.producerOpts(dial)...)
-	if err != nil {
-		return err
-	}
-	defer producer.Close()
 	consumer, err := kgo.NewClient(p.consumerOpts(g, dial)...)
 	if err != nil {
 		return err
 	}
-	l.consumer, l.producer, poller.client = consumer, producer, consumer
+	if l.txn == nil {
+		if l.producer, err = kgo.NewClient(p.producerOpts(dial)...); err != nil {
+			consumer.Close()
+			return err
+		}
+	} else {
+		l.txn.producerOpts = append(p.producerOpts(dial),
+			kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
+	}
+	l.consumer, poller.client = consumer, consumer
 
 	var workers, watching, polling sync.WaitGroup
 	for range p.opts.Workers {
@@ -57,6 +61,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAside()
 	go l.run()
+	if l.txn != nil {
+		l.do(func() { l.startProducer(nil) })
+	}
 	polling.Go(func() { poller.run(aside) })
 	watching.Go(func() { (&watcher{loop: l, client: consumer, dial: dial, hurry: l.lookNow}).run(aside) })
 
@@ -89,6 +96,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	leave(consumer)
 	close(l.quit)
 	<-l.stopped
+	if l.producer != nil {
+		l.producer.Close()
+	}
 	close(l.chunks) // attempts of closed tenures were cancelled
 	if err == nil {
 		workers.Wait()
@@ -126,8 +136,13 @@ func (p *Pipeline) Status(ctx context.Context) (Status, error) {
 // to two such answers of each broker, and the spill one more.
 const fetchMaxBytes = 8 << 20
 
-// metadataAge bounds how late new topics and partitions are found.
-const metadataAge = 15 * time.Second
+// metadataAge bounds how late new topics and partitions are found. A leader that
+// has moved is looked for at once: with the client's own 5 seconds between two
+// looks, three refused produces took more than 10 seconds to be repeated.
+const (
+	metadataAge    = 15 * time.Second
+	metadataMinAge = 250 * time.Millisecond
+)
 
 func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 	s := p.opts.Source
@@ -151,6 +166,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		kgo.FetchMaxWait(250 * time.Millisecond),
 		kgo.MaxDecompressBatchBytes(128 << 20),
 		kgo.MetadataMaxAge(metadataAge),
+		kgo.MetadataMinAge(metadataMinAge),
 		kgo.SessionTimeout(s.SessionTimeout),
 		kgo.RebalanceTimeout(s.RebalanceTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, s.SessionTimeout/3)),
@@ -174,6 +190,7 @@ func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 		kgo.WithHooks(dial),
 		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey}),
 		kgo.ProducerLinger(0),
+		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
 		// Window.Bytes bounds what is handed over: the loop must never wait here.
 		kgo.MaxBufferedRecords(1 << 30),

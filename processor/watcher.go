@@ -71,6 +71,7 @@ type sighting struct {
 	both     map[string]string // input topics of an expression that are the output of another one
 	sinks    map[string]*sink  // output topics
 	ends     map[partitionKey]logEnd
+	ids      map[string][16]byte // of the input topics
 }
 
 // A sink is an output topic that exists.
@@ -104,6 +105,9 @@ func (l *loop) watched(found sighting) {
 	}
 	if len(limits) > 0 {
 		l.batchLimits.Store(&limits)
+	}
+	if found.ids != nil {
+		l.topicIDs = found.ids
 	}
 	for _, t := range l.tenures {
 		if from := found.both[t.topic]; from != "" {
@@ -209,6 +213,10 @@ func (w *watcher) look(ctx context.Context) sighting {
 			problem("output", name, fmt.Sprintf("has %d partitions, but the input topic %s has %d and output.partition is source: %s",
 				have, topic, want, w.command("--alter", name, want)))
 		}
+	}
+	found.ids = make(map[string][16]byte, len(inputs))
+	for _, topic := range inputs {
+		found.ids[topic] = metadata.Topics[topic].ID
 	}
 	found.sinks = w.sinks(ctx, admin, metadata, outputs)
 	found.ends = w.ends(ctx, admin)

@@ -1,0 +1,373 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/offsets"
+	"seriatim/resequence"
+)
+
+// A transactor is the loop's part that puts outputs and frontiers into
+// transactions. One transaction is open at most, polling and transforms never
+// wait for it, and slots are held until it has committed: after an abort the same
+// results are emitted again from the window.
+//
+// The loop alone opens transactions. Ending one, which takes a few round trips,
+// runs beside the loop; meanwhile nothing is emitted.
+type transactor struct {
+	cadence time.Duration
+	phase   txnPhase
+	since   time.Time
+	emitted map[*tenure]struct{} // with outputs in this transaction
+	refused error                // why it must be aborted
+	pressed bool                 // a window fills up: end it early
+
+	notBefore time.Time // the next one may be opened; after an abort
+	aborts    int       // in a row
+	fenced    time.Time // when another process last took our transactional id
+
+	id           string // transactional id
+	producerOpts []kgo.Opt
+	old          bool // transaction.version 1
+
+	committed, aborted uint64
+}
+
+type txnPhase uint8
+
+const (
+	noTxn      txnPhase = iota
+	openTxn             // outputs are emitted into it
+	endingTxn           // flushed, committed or aborted beside the loop
+	recovering          // the producer is made anew
+)
+
+// transactionTimeout is how long the broker keeps a transaction whose producer is
+// gone, and with it readers of committed records waiting.
+const transactionTimeout = 15 * time.Second
+
+// endTimeout bounds ending a transaction; it leaves the broker time to answer
+// before it aborts the transaction itself.
+const endTimeout = 10 * time.Second
+
+// twinInterval: an id taken twice within this time is used by another process.
+const twinInterval = time.Minute
+
+func newTransactor(opts *Options) *transactor {
+	return &transactor{
+		cadence: opts.Commit.Transaction,
+		emitted: make(map[*tenure]struct{}),
+		id:      opts.Source.Group + "-" + opts.Name + "-" + opts.Instance,
+	}
+}
+
+// touches reports whether the transaction in progress has outputs of one of the
+// tenures.
+func (x *transactor) touches(tenures []*tenure) bool {
+	if x == nil {
+		return false
+	}
+	for _, t := range tenures {
+		if _, ok := x.emitted[t]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// running reports whether offsets may be pending in a transaction, so that no
+// plain commit may be sent.
+func (x *transactor) running() bool {
+	return x != nil && x.phase != noTxn && (x.phase != recovering || len(x.emitted) > 0)
+}
+
+// join lets t emit into the transaction, which is opened if there is none. It
+// reports false if t has to wait: the loop tries again when something has ended.
+func (l *loop) join(t *tenure) bool {
+	x := l.txn
+	switch x.phase {
+	case noTxn:
+		// A plain commit that arrives while a transaction holds offsets of the same
+		// partition makes the coordinator forget these: never both at a time.
+		if l.commits.inFlight != nil || l.now.Before(x.notBefore) {
+			return false
+		}
+		if err := l.producer.BeginTransaction(); err != nil {
+			l.recover(err)
+			return false
+		}
+		x.phase, x.since, x.pressed = openTxn, l.now, false
+		l.acks.refused.Store(false)
+		l.at(l.now.Add(x.cadence), func() {})
+	case openTxn:
+		if x.refused != nil {
+			return false
+		}
+	default:
+		return false
+	}
+	x.emitted[t] = struct{}{}
+	// Slots are freed by the commit alone, so that a full window would otherwise
+	// wait for the cadence.
+	if 2*t.window.Len() >= l.opts.Window.Records || 4*l.budget.used >= 3*l.opts.Window.Bytes {
+		x.pressed = true
+	}
+	return true
+}
+
+// endTxnIfDue ends the open transaction when its time has come.
+func (l *loop) endTxnIfDue() {
+	x := l.txn
+	if x == nil || x.phase != openTxn {
+		return
+	}
+	due := x.refused != nil || x.pressed || !l.now.Before(x.since.Add(x.cadence)) || l.commits.policy.Due(l.now)
+	for _, d := range l.drains {
+		due = due || x.touches(d.tenures) && d.settledButForTxn()
+	}
+	if due {
+		l.endTxn()
+	}
+}
+
+// settledButForTxn reports whether nothing of the drained tenures is left to wait
+// for but the end of the transaction.
+func (d *drain) settledButForTxn() bool {
+	for _, t := range d.tenures {
+		if t.phase == closed {
+			return true // lost: abort at once
+		}
+		if t.running > 0 || t.stopped == "" && t.sink != nil && t.refused == nil && t.emitNext != t.released() {
+			return false
+		}
+	}
+	return true
+}
+
+// endTxn stops emitting and has the transaction committed, or aborted if an output
+// was refused or a tenure in it is over.
+func (l *loop) endTxn() {
+	x := l.txn
+	x.phase = endingTxn
+	e := &ending{
+		producer: l.producer, consumer: l.consumer, transactionalID: x.id, old: x.old,
+		group: l.opts.Source.Group, refused: l.acks.refused.Load, abort: x.refused != nil,
+	}
+	if l.opts.Source.Static {
+		e.instanceID = l.opts.Instance
+	}
+	for t := range x.emitted {
+		if t.phase == closed {
+			e.abort = true
+			continue
+		}
+		next, epoch := t.emittedFrontier()
+		e.marks = append(e.marks, mark{t, next, epoch})
+	}
+	if !e.abort && (l.commits.policy.Due(l.now) || len(l.drains) > 0) {
+		l.commits.policy.Begin(l.now)
+		l.commits.policy.Done(l.now)
+		for _, t := range l.tenures {
+			if _, ok := x.emitted[t]; !ok && t.tracker != nil && t.phase != closed {
+				next, epoch := t.tracker.Frontier()
+				e.marks = append(e.marks, mark{t, next, epoch})
+			}
+		}
+	}
+	for _, m := range e.marks {
+		e.positions = append(e.positions, position{m.tenure.partitionKey, l.topicIDs[m.tenure.topic], m.next, m.epoch})
+	}
+	go func() { // ends within endTimeout
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		outcome, err := e.run(ctx)
+		l.do(func() { l.txnEnded(e, outcome, err) })
+	}()
+}
+
+// emittedFrontier is one past the last record whose outputs are all emitted: the
+// frontier once the transaction has committed.
+func (t *tenure) emittedFrontier() (offsets.Next, int32) {
+	if t.emitNext == resequence.Seq(t.tracker.Settled()) {
+		return t.tracker.Frontier()
+	}
+	r := t.window.Slot(t.emitNext - 1).record
+	return offsets.Offset(r.Offset).Next(), r.LeaderEpoch
+}
+
+// txnEnded takes what became of the transaction.
+func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
+	x := l.txn
+	l.answer() // what was flushed has been answered
+	switch outcome {
+	case committedTxn:
+		x.committed++
+		x.aborts = 0
+		l.commits.ok++
+		delete(l.problems, "transaction")
+		for _, m := range e.marks {
+			l.settleCommitted(m)
+		}
+		l.noTransaction()
+	case abortedTxn:
+		x.aborted++
+		if err != nil && !passing(err) {
+			l.log.Warn("a transaction was aborted; its outputs are emitted again", "err", err)
+		}
+		l.rewindAll(nil)
+		if err != nil || x.refused != nil {
+			x.aborts++
+			x.notBefore = l.now.Add(min(firstReemit<<min(x.aborts-1, 10), lastReemit))
+			l.at(x.notBefore, l.emitAll)
+			if reason := errors.Join(x.refused, err); x.aborts > 1 && !passing(reason) {
+				l.problems.note("transaction", l.opts.Name, "transactions are aborted; trying again: "+explain(reason), l.now)
+			}
+		}
+		l.noTransaction()
+	case unfinishedTxn: // the group's generation has changed
+		if l.now.Sub(x.since) > endTimeout {
+			x.refused = err
+		}
+		l.at(l.now.Add(commitRetry), l.endTxn)
+	case unknownTxn:
+		l.recover(err)
+	}
+}
+
+// noTransaction leaves the transaction behind and lets everybody emit.
+func (l *loop) noTransaction() {
+	x := l.txn
+	x.phase, x.refused = noTxn, nil
+	clear(x.emitted)
+	l.emitAll()
+}
+
+// emitAll has every tenure emit what it can.
+func (l *loop) emitAll() {
+	for _, t := range l.tenures {
+		if t.tracker != nil {
+			l.emit(t)
+		}
+	}
+}
+
+// settleCommitted settles what a committed transaction had of a tenure.
+func (l *loop) settleCommitted(m mark) {
+	t := m.tenure
+	if t.phase == closed {
+		return
+	}
+	t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
+	if _, ok := l.txn.emitted[t]; !ok {
+		return
+	}
+	l.settleBelow(t, m.next)
+	l.budget.account(t)
+}
+
+// settleBelow settles the emitted records with offsets below next.
+func (l *loop) settleBelow(t *tenure, next offsets.Next) {
+	lo := resequence.Seq(t.tracker.Settled())
+	for lo < t.emitNext && t.window.Slot(lo).record.Offset < int64(next) {
+		hi := lo
+		for hi < t.emitNext && t.window.Slot(hi).state != settled && t.window.Slot(hi).record.Offset < int64(next) {
+			t.window.Slot(hi).state = settled
+			hi++
+		}
+		if hi > lo {
+			l.settle(t, lo, hi)
+		}
+		lo = max(hi, resequence.Seq(t.tracker.Settled()))
+		for lo < t.emitNext && t.window.Slot(lo).state == settled {
+			lo++
+		}
+	}
+}
+
+// rewindAll has every tenure emit again what the transaction had of it, but for
+// what turned out to be committed.
+func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
+	for t := range l.txn.emitted {
+		if t.phase == closed {
+			continue
+		}
+		if next, ok := committed[t.partitionKey]; ok {
+			l.settleBelow(t, next)
+		}
+		first := resequence.Seq(t.tracker.Settled())
+		for seq := first; seq < t.emitNext; seq++ {
+			s := t.window.Slot(seq)
+			if s.state == settled {
+				continue
+			}
+			s.pending, s.state = 0, complete
+			for o := s.outputs; o != nil; o = o.next {
+				o.acked = false
+				s.pending++
+			}
+		}
+		t.emitNext, t.inFlight = first, 0
+		if t.stopped == "" {
+			t.refused = nil
+		}
+		l.budget.account(t)
+	}
+}
+
+// recover makes the producer anew after an outcome that is not known, asks the
+// group what was committed, and goes on from there.
+func (l *loop) recover(cause error) {
+	x := l.txn
+	if fencing(cause) && l.now.Sub(l.disturbed) > twinInterval && l.now.Sub(x.since) < transactionTimeout {
+		// Nothing of our own explains it: no lost session, no freeze, no timeout.
+		if !x.fenced.IsZero() && l.now.Sub(x.fenced) < twinInterval {
+			l.end(&FencedError{Instance: l.opts.Instance, Err: cause})
+			return
+		}
+		x.fenced = l.now
+	}
+	l.log.Warn("the outcome of a transaction is not known; the producer is made anew and goes on from what was committed", "err", cause)
+	old := l.producer
+	l.producer = nil
+	l.startProducer(old)
+}
+
+// startProducer makes a producer beside the loop. Until it is there nothing is
+// emitted.
+func (l *loop) startProducer(old *kgo.Client) {
+	x := l.txn
+	x.phase = recovering
+	r := &recovery{
+		loop: l, opts: x.producerOpts, old: old, consumer: l.consumer,
+		group: l.opts.Source.Group, allowOld: l.opts.AllowOldBrokers,
+	}
+	for t := range x.emitted {
+		if t.phase != closed {
+			r.partitions = append(r.partitions, t.partitionKey)
+		}
+	}
+	go r.run() // ends with the loop
+}
+
+// recovered takes the new producer.
+func (l *loop) recovered(p producing) {
+	l.answer() // what the old producer gave up
+	delete(l.problems, "producer")
+	l.producer, l.txn.old = p.client, p.old
+	if len(l.txn.emitted) > 0 {
+		l.txn.aborted++
+	}
+	l.rewindAll(p.committed)
+	l.noTransaction()
+}
+
+// fencing reports whether err says that our producer was replaced: by another
+// process, or by the broker after our transaction timed out.
+func fencing(err error) bool {
+	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
+}

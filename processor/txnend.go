@@ -1,0 +1,274 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"seriatim/offsets"
+)
+
+// An ending is one attempt to end a transaction. It runs beside the loop and
+// reads nothing of it.
+type ending struct {
+	producer, consumer *kgo.Client
+	transactionalID    string
+	group, instanceID  string
+	old                bool // the cluster has transaction.version 1
+	refused            func() bool
+	abort              bool
+	marks              []mark
+	positions          []position
+}
+
+// A position is what the transaction commits of one partition.
+type position struct {
+	partitionKey
+	topicID [16]byte
+	next    offsets.Next
+	epoch   int32
+}
+
+// outcome is what became of a transaction.
+type outcome uint8
+
+const (
+	committedTxn  outcome = iota
+	abortedTxn            // by us, for a reason or because it was told to
+	unfinishedTxn         // still open: the group's generation has changed
+	unknownTxn            // the broker may have done either
+)
+
+// run ends the transaction. The error says why it was not committed.
+func (e *ending) run(ctx context.Context) (outcome, error) {
+	var cause error
+	if !e.abort {
+		switch err := e.prepare(ctx); {
+		case err == nil:
+			err := e.producer.EndTransaction(ctx, kgo.TryCommit)
+			if err == nil {
+				return committedTxn, nil
+			}
+			if !errors.Is(err, kerr.TransactionAbortable) && !errors.Is(err, kerr.OperationNotAttempted) {
+				return unknownTxn, err
+			}
+			cause = err
+		case passing(err):
+			return unfinishedTxn, err
+		case fencing(err):
+			return unknownTxn, err
+		default:
+			cause = err
+		}
+	}
+	if err := e.producer.AbortBufferedRecords(ctx); err != nil {
+		return unknownTxn, errors.Join(cause, err)
+	}
+	if err := e.producer.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return unknownTxn, errors.Join(cause, err)
+	}
+	return abortedTxn, cause
+}
+
+// prepare has every output acknowledged and the offsets added to the transaction.
+// It must be known that no output was refused: the client would commit without it.
+func (e *ending) prepare(ctx context.Context) error {
+	if err := e.producer.Flush(ctx); err != nil {
+		return fmt.Errorf("outputs are not acknowledged: %w", err)
+	}
+	if e.refused() {
+		return errRefused
+	}
+	for {
+		err := e.commitOffsets(ctx)
+		// CONCURRENT_TRANSACTIONS, and a coordinator that moves or loads, are soon over.
+		again := kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
+		if !again || passing(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// errRefused: the loop knows which output was refused, and why.
+var errRefused = errors.New("an output was refused")
+
+// commitOffsets sends the positions as a member of the group (KIP-447): the
+// coordinator refuses those of a member whose partitions went to others.
+func (e *ending) commitOffsets(ctx context.Context) error {
+	id, epoch, err := e.producer.ProducerID(ctx)
+	if err != nil {
+		return err
+	}
+	if e.old {
+		add := kmsg.NewPtrAddOffsetsToTxnRequest()
+		add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = e.transactionalID, id, epoch, e.group
+		resp, err := add.RequestWith(ctx, e.producer)
+		if err != nil {
+			return err
+		}
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			return err
+		}
+	}
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = e.transactionalID, id, epoch, e.group
+	req.MemberID, req.Generation = e.consumer.GroupMetadata()
+	if e.instanceID != "" {
+		req.InstanceID = &e.instanceID
+	}
+	byTopic := make(map[string]int)
+	for _, p := range e.positions {
+		i, ok := byTopic[p.topic]
+		if !ok {
+			i = len(req.Topics)
+			byTopic[p.topic] = i
+			topic := kmsg.NewTxnOffsetCommitRequestTopic()
+			topic.Topic, topic.TopicID = p.topic, p.topicID
+			req.Topics = append(req.Topics, topic)
+		}
+		part := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+		part.Partition, part.Offset, part.LeaderEpoch, part.Metadata = p.partition, int64(p.next), p.epoch, kmsg.StringPtr("")
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, part)
+	}
+	resp, err := req.RequestWith(ctx, e.producer)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A recovery makes a producer with our transactional id, which ends whatever
+// transaction an earlier one has left, and reads what was committed.
+type recovery struct {
+	loop       *loop
+	opts       []kgo.Opt // of the producer
+	old        *kgo.Client
+	consumer   *kgo.Client
+	group      string
+	allowOld   bool
+	partitions []partitionKey // with outputs in the transaction that was given up
+}
+
+// A producing is a producer that may begin a transaction.
+type producing struct {
+	client    *kgo.Client
+	old       bool // transaction.version 1
+	committed map[partitionKey]offsets.Next
+}
+
+const (
+	recoveryRetry   = time.Second
+	recoveryTimeout = 10 * time.Second
+)
+
+// run tries until it has succeeded or the loop has ended.
+func (r *recovery) run() {
+	if r.old != nil {
+		r.old.Close() // answers every output that was not acknowledged
+	}
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), recoveryTimeout)
+		p, err := r.try(ctx)
+		cancel()
+		var refused *OldBrokersError
+		if errors.As(err, &refused) {
+			r.loop.do(func() { r.loop.end(err) })
+			return
+		}
+		if err == nil {
+			if !r.loop.do(func() { r.loop.recovered(p) }) {
+				p.client.Close()
+			}
+			return
+		}
+		if !r.loop.do(func() {
+			r.loop.problems.note("producer", r.loop.opts.Name, "the transactional producer cannot be made; trying again: "+explain(err), r.loop.now)
+		}) {
+			return
+		}
+		select {
+		case <-r.loop.stopped:
+			return
+		case <-time.After(recoveryRetry):
+		}
+	}
+}
+
+func (r *recovery) try(ctx context.Context) (p producing, err error) {
+	level, err := transactionVersion(ctx, r.consumer)
+	if err != nil {
+		return p, err
+	}
+	opts := r.opts
+	if p.old = level < 2; p.old {
+		if !r.allowOld {
+			return p, &OldBrokersError{TransactionVersion: level}
+		}
+		opts = append(opts[:len(opts):len(opts)], kgo.MaxVersions(kversion.V3_9_0()))
+	}
+	if p.client, err = kgo.NewClient(opts...); err != nil {
+		return p, err
+	}
+	defer func() {
+		if err != nil {
+			p.client.Close()
+		}
+	}()
+	if _, _, err = p.client.ProducerID(ctx); err != nil {
+		return p, err
+	}
+	p.committed = make(map[partitionKey]offsets.Next, len(r.partitions))
+	if len(r.partitions) == 0 {
+		return p, nil
+	}
+	committed, err := kadm.NewClient(r.consumer).FetchOffsets(kadm.RequireStable(ctx), r.group)
+	if err != nil {
+		return p, err
+	}
+	for _, key := range r.partitions {
+		o, ok := committed.Lookup(key.topic, key.partition)
+		if ok && o.Err != nil {
+			return p, o.Err
+		}
+		if ok && o.At >= 0 {
+			p.committed[key] = offsets.Next(o.At)
+		}
+	}
+	return p, nil
+}
+
+// transactionVersion is the cluster's finalized transaction.version; 0 if it has
+// none (before Kafka 3.8 or so).
+func transactionVersion(ctx context.Context, client *kgo.Client) (int16, error) {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "seriatim", "1"
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range resp.FinalizedFeatures {
+		if f.Name == "transaction.version" {
+			return f.MaxVersionLevel, nil
+		}
+	}
+	return 0, nil
+}
