@@ -28,7 +28,7 @@ func (l *loop) emit(t *tenure) {
 	}
 	end := t.released()
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
-	for ; t.emitNext < end; t.emitNext++ {
+	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
 		if s.pending == 0 && s.state != settled {
 			s.state = settled
@@ -64,7 +64,7 @@ func (l *loop) emit(t *tenure) {
 }
 
 func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
-	if lo < hi {
+	if lo < hi && t.phase != closed {
 		l.settle(t, lo, hi)
 	}
 }

@@ -54,6 +54,7 @@ type loop struct {
 	attempts   [results]uint64
 	rebalances uint64
 	spareAcks  []ack
+	harvesting bool // a timer is set
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
 }
@@ -294,6 +295,9 @@ func (l *loop) dispatch() {
 		}
 		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
 			l.chunks <- c
+			if len(c.attempts) > 1 {
+				l.harvestLater()
+			}
 		}
 		l.sched.want(t)
 	}
@@ -302,9 +306,16 @@ func (l *loop) dispatch() {
 // finish takes back what a worker has done.
 func (l *loop) finish(c *chunk) {
 	l.sched.done(c)
+	l.takeAttempts(c, len(c.attempts))
+	l.observe(c)
+	l.sched.recycle(c)
+}
+
+// takeAttempts takes the results of a chunk's attempts up to n.
+func (l *loop) takeAttempts(c *chunk, n int) {
 	t := c.tenure
-	for i := range c.attempts {
-		a := &c.attempts[i]
+	for ; c.taken < n; c.taken++ {
+		a := &c.attempts[c.taken]
 		switch {
 		case t.phase == closed:
 			l.attempts[resultLate]++
@@ -318,13 +329,38 @@ func (l *loop) finish(c *chunk) {
 			l.complete(t, a)
 		}
 	}
-	l.observe(c)
 	if t.phase != closed {
 		l.budget.account(t)
 		l.advance(t)
 	}
 	l.sched.want(t)
-	l.sched.recycle(c)
+}
+
+// harvestAfter is how long the finished attempts of a chunk wait for the rest of
+// it.
+const harvestAfter = 100 * time.Millisecond
+
+// harvest takes what is finished of chunks whose worker is held up by one record:
+// those before it shall not wait for it.
+func (l *loop) harvest() {
+	l.harvesting = false
+	for _, t := range l.tenures {
+		for c := t.runningHead; c != nil; c = c.next {
+			if len(c.attempts) > 1 {
+				l.harvestLater()
+				if l.now.Sub(c.started) >= harvestAfter {
+					l.takeAttempts(c, int(c.finished.Load()))
+				}
+			}
+		}
+	}
+}
+
+func (l *loop) harvestLater() {
+	if !l.harvesting {
+		l.harvesting = true
+		l.at(l.now.Add(harvestAfter), l.harvest)
+	}
 }
 
 // complete fills the slot of a record with its result.
@@ -384,6 +420,9 @@ func (l *loop) bug(t *tenure, err error) {
 	l.log.Error("this is a bug in seriatim; the pipeline stops so that no record is lost",
 		"topic", t.topic, "partition", t.partition, "err", err)
 	l.end(&InvariantError{Partition: t.String(), Err: err})
+	for _, t := range l.tenures {
+		l.close(t)
+	}
 }
 
 // observe tells the hooks how long the attempts of a chunk took.

@@ -31,3 +31,35 @@ func TestOutputsKeepSourceOrder(t *testing.T) {
 		b.inOrder(p, 0, records)
 	}
 }
+
+// The transform is cheap, so that its records come in chunks; one in the middle of
+// a chunk hangs.
+func TestFinishedRecordsOfAChunkDoNotWaitForItsRest(t *testing.T) {
+	const hanging = 5000
+	b := newBed(t, 1, nil)
+	b.produce("in", 0, 0, 10000)
+	release := make(chan struct{})
+	r := b.run(b.options(), processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+		if in.Offset == hanging {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return passOn(ctx, in, out)
+	}))
+	b.eventually("all before the hanging record is committed", func() bool { return b.committed(0) == hanging })
+	status, err := r.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head := status.Partitions[0].Head; head == nil || head.Offset != hanging {
+		t.Errorf("the head is %+v, want the record at offset %d", head, hanging)
+	}
+	close(release)
+	b.caughtUp(1)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	b.inOrder(0, 0, 10000)
+}

@@ -176,7 +176,8 @@ func (s *scheduler) done(c *chunk) {
 // recycle keeps the chunk for another use. Its slab stays with the outputs.
 func (s *scheduler) recycle(c *chunk) {
 	clear(c.attempts)
-	c.attempts, c.tenure = c.attempts[:0], nil
+	c.attempts, c.tenure, c.taken = c.attempts[:0], nil, 0
+	c.finished.Store(0)
 	s.spare = append(s.spare, c)
 }
 

@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -11,12 +12,15 @@ import (
 )
 
 // A chunk is what one worker gets at a time: attempts at records of one
-// partition. The loop fills it, one worker runs it, the loop takes it back; it
-// is never with two of them at once.
+// partition. The loop fills it, one worker runs it, the loop takes it back. In
+// between the loop may read the attempts that are finished, no others.
 type chunk struct {
 	tenure   *tenure
 	attempts []attempt
 	slab     slab
+
+	finished atomic.Int32 // attempts that the worker is done with, for the loop to read
+	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
 
 	started    time.Time // dispatched, by the loop's clock
 	took       time.Duration
@@ -66,6 +70,7 @@ func (c *chunk) run(transform Transform, opts *Options) {
 			break
 		}
 		c.attempts[i].run(transform, opts, c.tenure, &c.slab)
+		c.finished.Store(int32(i + 1))
 	}
 	c.took = time.Since(began)
 }
