@@ -56,7 +56,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 		WorkersPerPartition: c.WorkersPerPartition,
 		Window:              processor.Window(c.Window),
 		Retry:               processor.Retries(c.Retry),
-		Commit:              processor.Commit(c.Commit),
+		Commit:              processor.Commit{Interval: c.Commit.Interval, Records: c.Commit.Records},
 		DrainTimeout:        c.DrainTimeout,
 	}
 }

@@ -84,7 +84,9 @@ func TestEverySettingArrives(t *testing.T) {
 	}{
 		"kafka":     {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
 		"simulate":  {simulateOptions(filled[config.Simulate]()), nil},
-		"processor": {processorOptions(p), []string{"Client", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger"}},
+		"processor": {processorOptions(p), []string{
+			"AllowOldBrokers", "Client", "Commit.Transaction", "ExactlyOnce", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",
+		}},
 	} {
 		got := zeros(reflect.ValueOf(test.options), "")
 		slices.Sort(got)
