@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -28,30 +27,6 @@ func (l *loader) at(path string) place {
 		return place{p.file, path}
 	}
 	return place{l.files[0], path}
-}
-
-func (l *loader) given(p place) bool { return l.places[p] != nil }
-
-// sound reports whether nothing is wrong with the settings at these places, with
-// what is around them, and with what is in them.
-func (l *loader) sound(places ...place) bool {
-	for _, p := range places {
-		if l.badWithin[p] {
-			return false
-		}
-		for up := p; up.path != ""; up = up.parent() {
-			if e := l.places[up]; e != nil && e.bad {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// where returns file:line of a setting.
-func (l *loader) where(p place) string {
-	line, _ := l.position(p)
-	return fmt.Sprintf("%s:%d", p.file, line)
 }
 
 func (l *loader) checkTLS() {
@@ -195,4 +170,3 @@ func (l *loader) checkNames() {
 		first[p.Name] = name
 	}
 }
-

@@ -1,6 +1,9 @@
 package config
 
-import "regexp"
+import (
+	"regexp"
+	"slices"
+)
 
 // kind is what a value is in the file.
 type kind uint8
@@ -58,6 +61,11 @@ func (f *field) child(key string) *field {
 	return nil
 }
 
+// mayBeEmpty reports whether {} is a value of an object.
+func (f *field) mayBeEmpty() bool {
+	return f.kind == object && f.oneOf == nil && !slices.ContainsFunc(f.fields, func(c *field) bool { return c.required })
+}
+
 const (
 	topicChars = `[A-Za-z0-9._-]`
 	nameDoc    = "1 to 249 letters, digits and . _ -"
@@ -67,7 +75,7 @@ const (
 
 var (
 	topicForm    = regexp.MustCompile(`^` + topicChars + `{1,249}$`)
-	templateForm = regexp.MustCompile(`^(` + topicChars + `|\{topic\}|\{[1-9]\})+$`)
+	templateForm = regexp.MustCompile(`^(` + topicChars + `|\{topic\}|\{[1-9]\}){1,249}$`)
 	nameForm     = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
 	fullForm     = regexp.MustCompile(`^.+$`)
 	brokerForm   = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|` + hostChars + `+):` + portNumber + `$`)
@@ -94,7 +102,7 @@ var root = &field{kind: object, fields: []*field{
 
 var kafkaFields = []*field{
 	{key: "brokers", kind: list, def: "127.0.0.1:9092", minItems: 1, doc: "Brokers to ask for the rest of the cluster.", item: &field{kind: text, form: brokerForm, formDoc: "host:port, like kafka-1:9092"}},
-	{key: "client_id", kind: text, def: "seriatim", form: fullForm, formDoc: "not empty", doc: "Name of the client in the brokers' logs, metrics and quotas."},
+	{key: "client_id", kind: text, def: "seriatim", form: fullForm, formDoc: "at least one character", doc: "Name of the client in the brokers' logs, metrics and quotas."},
 	{key: "tls", kind: object, doc: "Encryption of the connections to the brokers.", fields: []*field{
 		{key: "enabled", kind: boolean, def: "false", doc: "Use TLS."},
 		{key: "ca_file", kind: text, doc: "PEM file of the authorities to trust instead of the system's."},
@@ -120,7 +128,7 @@ var pipelineFields = []*field{
 	{key: "input", kind: object, required: true, oneOf: []string{"topics", "topics_regex"}, doc: "What is read. Exactly one of `topics` and `topics_regex` is given.", fields: []*field{
 		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
 		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. Output topics of the pipeline are never subscribed."},
-		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "not empty", doc: "Consumer group."},
+		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "at least one character", doc: "Consumer group."},
 		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
 		sessionTimeout,
 		{key: "rebalance_timeout", kind: duration, def: "60s", min: "1s", max: "1h", doc: "How long a rebalance waits for members to hand over their partitions."},
@@ -147,7 +155,7 @@ var pipelineFields = []*field{
 			{key: "latency", kind: duration, def: "750ms", min: "0s", max: "1h", doc: "Mean time of an attempt."},
 			{key: "sigma", kind: number, def: "0.5", min: "0", max: "5", doc: "Standard deviation of the logarithm of the time; 0 makes it constant."},
 			{key: "failure_rate", kind: number, def: "0", min: "0", max: "1", doc: "Share of attempts that fail."},
-			{key: "seed", kind: integer, def: "1", doc: "Seed of times and failures."},
+			{key: "seed", kind: integer, def: "1", min: "0", max: "9007199254740991", doc: "Seed of times and failures."},
 		}},
 		{key: "exec", kind: object, unbuilt: true, doc: "A subprocess."},
 		{key: "jq", kind: text, unbuilt: true, doc: "A jq program."},

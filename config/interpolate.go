@@ -67,7 +67,11 @@ func (src source) variable(expr string) (string, error) {
 	}
 	m := variableForm.FindStringSubmatch(expr)
 	if m == nil {
-		return "", fmt.Errorf("${%s} is not understood; write ${VAR}, ${VAR:-default}, ${VAR:?message} or ${file:/path}, and $${ for a literal ${", expr)
+		// Not shown: it may be a part of a password.
+		return "", errors.New("has a ${…} that is not understood; write ${VAR}, ${VAR:-default}, ${VAR:?message} or ${file:/path}, and $${ for a literal ${")
+	}
+	if strings.Contains(m[3], "${") {
+		return "", fmt.Errorf("${%s%s…} has another ${ in it; one expression stands for one value", m[1], m[2])
 	}
 	name, op, arg := m[1], m[2], m[3]
 	value, ok := src.lookup(name)

@@ -18,8 +18,8 @@ var nameChars = [...]string{
 
 const maxName = 249 // characters of a topic name
 
-// maxStates bounds the search of common.
-const maxStates = 20_000
+// maxSteps bounds how many instructions a search looks at: some 100 ms.
+const maxSteps = 5_000_000
 
 var errTooComplex = errors.New("is too complicated to be compared with other topic names; make it simpler")
 
@@ -58,7 +58,7 @@ func common(in, out []nameSet) (string, error) {
 	for i, s := range sets {
 		start.states[i] = states{uint32(s.Start)}
 	}
-	seen := map[string]bool{}
+	seen, steps := map[string]bool{}, 0
 	for queue := []search{start}; len(queue) > 0; queue = queue[1:] {
 		at := queue[0]
 		if at.name != "" && at.accepted(sets, len(in)) {
@@ -69,6 +69,12 @@ func common(in, out []nameSet) (string, error) {
 		}
 		for _, chars := range nameChars {
 			closed := at.closed(sets, rune(chars[0]))
+			for _, states := range closed {
+				steps += len(states) * len(chars)
+			}
+			if steps > maxSteps {
+				return "", errTooComplex
+			}
 			for _, c := range chars {
 				next := at.step(sets, closed, c)
 				if slices.ContainsFunc(next.states[:len(in)], func(s states) bool { return len(s) == 0 }) {
@@ -79,9 +85,6 @@ func common(in, out []nameSet) (string, error) {
 					queue = append(queue, next)
 				}
 			}
-		}
-		if len(seen) > maxStates {
-			return "", errTooComplex
 		}
 	}
 	return "", nil

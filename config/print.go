@@ -14,7 +14,7 @@ import (
 // in the order of the documentation. Secrets are <redacted>; but for those, it
 // loads to the same Config again.
 func (c Config) YAML() []byte {
-	out, err := yaml.Dump(node(root, reflect.ValueOf(c)), yaml.WithLineWidth(-1))
+	out, err := yaml.Dump(node(root, reflect.ValueOf(c)), yaml.WithLineWidth(-1), yaml.WithCompactSeqIndent(false), yaml.WithQuotePreference(yaml.QuoteDouble))
 	if err != nil {
 		panic("the configuration cannot be written as YAML: " + err.Error())
 	}

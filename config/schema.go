@@ -159,4 +159,3 @@ func defaultJSON(f *field) any {
 		return f.def
 	}
 }
-

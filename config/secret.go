@@ -17,7 +17,12 @@ type Secret struct {
 }
 
 // NewSecret returns a Secret that hides s.
-func NewSecret(s string) Secret { return Secret{&s} }
+func NewSecret(s string) Secret {
+	if s == "" {
+		return Secret{}
+	}
+	return Secret{&s}
+}
 
 // Reveal returns the string itself. Give it to nothing that prints.
 func (s Secret) Reveal() string {

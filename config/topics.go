@@ -65,7 +65,7 @@ func (l *loader) flow(p *Pipeline, at place) *flow {
 	f.reads = matching(p.Input.TopicsRegex.String())
 	name, err := common([]nameSet{f.reads}, nil)
 	if err == nil && name == "" {
-		l.problem(expr, nil, "matches no topic name: %s", nameDoc)
+		l.problem(expr, nil, "matches no possible topic name (%s)", nameDoc)
 		return nil
 	}
 	if !l.sound(output) {
@@ -95,7 +95,7 @@ func couldBeOutput(template string) string {
 	for i := range parts {
 		parts[i] = regexp.QuoteMeta(parts[i])
 	}
-	return "^" + strings.Join(parts, ".+") + "$"
+	return "^" + strings.Join(parts, ".*") + "$"
 }
 
 // checkTemplate checks the placeholders of an output topic.

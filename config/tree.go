@@ -2,6 +2,7 @@ package config
 
 import (
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -104,14 +105,18 @@ func describe(n *yaml.Node) string {
 
 // braceHint explains {topic} without quotes, which YAML reads as a mapping.
 func braceHint(n *yaml.Node, f *field) string {
-	if f.kind == text && n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 {
+	if f.kind == text && n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 && n.Content[1].ShortTag() == "!!null" {
 		return "; put braces in quotes: \"{" + n.Content[0].Value + "}…\""
 	}
 	return ""
 }
 
-// quote shows a value in a problem, cut short if it is long.
+var userInfo = regexp.MustCompile(`://[^/]*@`)
+
+// quote shows a value in a problem, cut short if it is long, and without the
+// user and password of an address.
 func quote(s string) string {
+	s = userInfo.ReplaceAllString(s, "://"+redacted+"@")
 	if len(s) > 100 {
 		s = s[:100] + "…"
 	}
@@ -150,8 +155,9 @@ func elsewhere(key, path string) string {
 	return " (did you mean " + strconv.Quote(found[0]) + "?)"
 }
 
-// firstSentence returns doc up to the end of its first sentence or clause.
+// firstSentence returns the first sentence of doc as a part of another one.
 func firstSentence(doc string) string {
 	s, _, _ := strings.Cut(doc, ". ")
-	return strings.TrimSuffix(s, ".")
+	s = strings.ReplaceAll(strings.TrimSuffix(s, "."), "`", "")
+	return strings.ToLower(s[:1]) + s[1:]
 }

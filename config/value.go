@@ -6,15 +6,24 @@ import (
 	"math"
 	"reflect"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // setText parses s as a value of the scalar field f and stores it in v. The
 // error says what is wrong with s; it quotes it as shown.
 func setText(f *field, v reflect.Value, s, shown string) error {
+	switch f.kind {
+	case text, secret, pattern:
+		if err := checkCharacters(s); err != nil {
+			return err
+		}
+	}
 	switch f.kind {
 	case secret:
 		v.Set(reflect.ValueOf(NewSecret(s)))
@@ -70,7 +79,12 @@ func setText(f *field, v reflect.Value, s, shown string) error {
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("%s is not a regular expression: %s", shown, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			// The error itself repeats the expression, which may come from a file.
+			var se *syntax.Error
+			if !errors.As(err, &se) {
+				return fmt.Errorf("%s is not a regular expression", shown)
+			}
+			return fmt.Errorf("%s is not a regular expression: %s", shown, se.Code)
 		}
 	case start:
 		p, err := parseStart(s)
@@ -87,11 +101,11 @@ const wholeOpen, wholeClose = `^(?:`, `)$`
 
 var (
 	decimalForm  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
-	floatForm    = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+	floatForm    = regexp.MustCompile(`^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
 	durationForm = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+$`)
 	durationPart = regexp.MustCompile(`([0-9.]+)([a-z]+)`)
 	sizeForm     = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB|TB|TiB)$`)
-	startForm    = regexp.MustCompile(`^(earliest|latest|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$`)
+	startForm    = regexp.MustCompile(`^(earliest|latest|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))$`)
 )
 
 // octalHint explains numbers that YAML reads otherwise than people do.
@@ -111,6 +125,18 @@ func checkText(f *field, s, shown string) error {
 	}
 	if f.form != nil && !f.form.MatchString(s) {
 		return fmt.Errorf("%s is wrong: must be %s", shown, f.formDoc)
+	}
+	return nil
+}
+
+// checkCharacters refuses what no name, path or password has on purpose.
+func checkCharacters(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("has bytes that are not UTF-8")
+	}
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(s[i:])
+		return fmt.Errorf("has the control character %U at position %d; is a line break too much?", r, i+1)
 	}
 	return nil
 }
@@ -217,7 +243,7 @@ func parseStart(s string) (Start, error) {
 		return Start{End: true}, nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
+	if err != nil || !startForm.MatchString(s) {
 		return Start{}, errors.New("is neither earliest, latest nor a time like 2026-01-31T00:00:00Z")
 	}
 	if t.UnixMilli() <= 0 {
