@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -25,7 +23,8 @@ type bed struct {
 	cluster *kfake.Cluster
 	client  []kgo.Opt // to reach the cluster
 	own     *kgo.Client
-	admin   *kadm.Client
+	// eventually looks each step and gives up after patience.
+	step, patience time.Duration
 }
 
 // newBed starts a broker on loopback, or on network if that is not nil, with the
@@ -41,12 +40,13 @@ func newBed(t *testing.T, partitions int32, network *kfake.VirtualNetwork, opts 
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	b := &bed{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
+	b := &bed{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)},
+		step: 10 * time.Millisecond, patience: time.Minute}
 	if network != nil {
+		b.step, b.patience = 100*time.Millisecond, time.Hour
 		b.client = append(b.client, kgo.Dialer(network.DialContext))
 	}
 	b.own = b.newClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	b.admin = kadm.NewClient(b.own)
 	return b
 }
 
@@ -112,56 +112,75 @@ func (r *running) stop() error {
 	return <-r.done
 }
 
+// status returns the state of a pipeline.
+func (b *bed) status(r *running) processor.Status {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := r.Status(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
 // produce writes records with the values from..to-1 to one partition of a topic.
 func (b *bed) produce(topic string, partition int32, from, to int) {
 	b.t.Helper()
+	b.write(numbered(topic, partition, from, to)...)
+}
+
+// produceToAll writes records with the values from..to-1 to each partition of "in",
+// all of them in one request.
+func (b *bed) produceToAll(partitions int32, from, to int) {
+	b.t.Helper()
+	var records []*kgo.Record
+	for p := range partitions {
+		records = append(records, numbered("in", p, from, to)...)
+	}
+	b.write(records...)
+}
+
+func numbered(topic string, partition int32, from, to int) []*kgo.Record {
 	var records []*kgo.Record
 	for i := from; i < to; i++ {
 		records = append(records, &kgo.Record{Topic: topic, Partition: partition, Key: []byte("key"), Value: []byte(strconv.Itoa(i))})
 	}
+	return records
+}
+
+func (b *bed) write(records ...*kgo.Record) {
+	b.t.Helper()
 	if err := b.own.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-// eventually waits until what is true; it fails the test after a minute.
+// eventually waits until cond is true; it fails the test when patience ends.
 func (b *bed) eventually(what string, cond func() bool) {
 	b.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(b.patience)
 	for !cond() {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("after a minute still not: %s", what)
+			b.t.Fatalf("after %v still not: %s", b.patience, what)
 		}
-		<-time.After(10 * time.Millisecond)
+		<-time.After(b.step)
 	}
 }
 
 // committed returns the group's offset of a partition of "in", -1 if none.
 func (b *bed) committed(partition int32) int64 {
-	b.t.Helper()
-	offsets, err := b.admin.FetchOffsets(context.Background(), "group")
-	if errors.Is(err, kerr.GroupIDNotFound) {
-		return -1
+	if group := b.cluster.GroupInfo("group"); group != nil {
+		if c, ok := group.Commits["in"][partition]; ok {
+			return c.Offset
+		}
 	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	o, ok := offsets.Lookup("in", partition)
-	if !ok {
-		return -1
-	}
-	return o.At
+	return -1
 }
 
 // end returns the end of a partition's log.
 func (b *bed) end(topic string, partition int32) int64 {
-	b.t.Helper()
-	ends, err := b.admin.ListEndOffsets(context.Background(), topic)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	o, _ := ends.Lookup(topic, partition)
-	return o.Offset
+	return b.cluster.PartitionInfo(topic, partition).HighWatermark
 }
 
 // caughtUp waits until the group has committed the ends of all partitions of "in".

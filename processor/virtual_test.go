@@ -1,0 +1,44 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// virtual runs a test in virtual time: broker, clients and pipelines talk over a
+// network inside the process, and the clock moves when all of them wait. Hours
+// take milliseconds.
+func virtual(t *testing.T, partitions int32, test func(b *bed)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		test(newBed(t, partitions, new(kfake.VirtualNetwork), kfake.Ports(9092)))
+	})
+}
+
+var firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+
+// plans runs n random plans, each with a seed of its own that is in the name of
+// its test. To run the plan of seed 5 alone say
+//
+//	go test -tags synctests ./processor -run TestName/seed=5$ -seed 5
+//
+// The seed fixes the plan, not in which order goroutines run.
+func plans(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
+	t.Helper()
+	first := *firstSeed
+	if first == 0 {
+		first = rand.Uint64N(1 << 32)
+	}
+	for seed := first; seed < first+uint64(n); seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			test(t, rand.New(rand.NewPCG(seed, seed)))
+		})
+	}
+}
