@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -173,22 +174,17 @@ func TestSchemaVerdicts(t *testing.T) {
 	}
 }
 
-func compiledSchema(t testing.TB) *jsonschema.Schema {
-	t.Helper()
+var compiledSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	c := jsonschema.NewCompiler()
 	if err := c.AddResource("seriatim.schema.json", doc); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	s, err := c.Compile("seriatim.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
+	return c.Compile("seriatim.schema.json")
+})
 
 // schemaFaults returns the paths of what the schema finds wrong with a file.
 func schemaFaults(t *testing.T, file string) map[string]bool {
@@ -201,7 +197,11 @@ func schemaFaults(t *testing.T, file string) map[string]bool {
 	if problem != nil {
 		t.Fatalf("%s: %v", file, problem)
 	}
-	err = compiledSchema(t).Validate(instance(docs))
+	schema, err := compiledSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = schema.Validate(instance(docs))
 	found := map[string]bool{}
 	var ve *jsonschema.ValidationError
 	if errors.As(err, &ve) {

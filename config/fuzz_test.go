@@ -24,7 +24,10 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(content)
 	}
-	schema := compiledSchema(f)
+	schema, err := compiledSchema()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if len(content) > 64<<10 {
 			return // longer than needed

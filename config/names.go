@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
-	"strings"
 )
 
 // nameChars are the characters of topic names, those first that an example had
@@ -19,16 +18,23 @@ var nameChars = [...]string{
 const maxName = 249 // characters of a topic name
 
 // maxSteps bounds how many instructions a search looks at: some 100 ms.
-const maxSteps = 5_000_000
+const maxSteps = 1_000_000
 
 var errTooComplex = errors.New("is too complicated to be compared with other topic names; make it simpler")
 
-// A nameSet is a set of topic names: those that a regular expression matches.
-// Nil is the empty set.
-type nameSet = *syntax.Prog
+// A nameSet is a set of topic names: a list, or those that a regular expression
+// matches.
+type nameSet struct {
+	names []string // sorted
+	expr  *regexp.Regexp
+	prog  *syntax.Prog // of expr
+}
 
-// matching returns the names that expr, which is valid, matches.
-func matching(expr string) nameSet {
+// exactly returns the set of these names.
+func exactly(names []string) *nameSet { return &nameSet{names: slices.Sorted(slices.Values(names))} }
+
+// matching returns the set of the names that expr, which is valid, matches.
+func matching(expr string) *nameSet {
 	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
 		panic(err.Error())
@@ -37,23 +43,44 @@ func matching(expr string) nameSet {
 	if err != nil {
 		panic(err.Error())
 	}
-	return prog
+	return &nameSet{expr: regexp.MustCompile(expr), prog: prog}
 }
 
-// exactly returns the set of these names.
-func exactly(names []string) nameSet {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = regexp.QuoteMeta(name)
+func (s *nameSet) has(name string) bool {
+	if s.expr != nil {
+		return s.expr.MatchString(name)
 	}
-	return matching(wholeOpen + strings.Join(quoted, "|") + wholeClose)
+	_, found := slices.BinarySearch(s.names, name)
+	return found
 }
 
 // common returns a topic name that is in all of the sets in, and in none of the
-// sets out; or "" if there is no such name. No other is shorter.
-func common(in, out []nameSet) (string, error) {
-	out = slices.DeleteFunc(slices.Clone(out), func(s nameSet) bool { return s == nil })
-	sets := append(slices.Clone(in), out...)
+// sets out, which are made by expressions or nil; or "" if there is no such name.
+func common(in, out []*nameSet) (string, error) {
+	out = slices.DeleteFunc(slices.Clone(out), func(s *nameSet) bool { return s == nil })
+	for i, list := range in {
+		if list.expr != nil {
+			continue
+		}
+		others := slices.Delete(slices.Clone(in), i, i+1)
+		for _, name := range list.names {
+			has := func(s *nameSet) bool { return s.has(name) }
+			if !slices.ContainsFunc(others, func(s *nameSet) bool { return !s.has(name) }) && !slices.ContainsFunc(out, has) {
+				return name, nil
+			}
+		}
+		return "", nil
+	}
+	return shortest(in, out)
+}
+
+// shortest returns such a name, of which no other is shorter, when all sets are
+// made by expressions: it tries all characters at once, in all sets side by side.
+func shortest(in, out []*nameSet) (string, error) {
+	var sets []*syntax.Prog
+	for _, s := range slices.Concat(in, out) {
+		sets = append(sets, s.prog)
+	}
 	start := search{states: make([]states, len(sets))}
 	for i, s := range sets {
 		start.states[i] = states{uint32(s.Start)}
@@ -108,7 +135,7 @@ func (s search) last() rune {
 
 // closed returns, for each set, the matches and character instructions that may
 // come next if the next character is c, or of the same group; -1 is the end.
-func (s search) closed(sets []nameSet, c rune) []states {
+func (s search) closed(sets []*syntax.Prog, c rune) []states {
 	context := syntax.EmptyOpContext(s.last(), c)
 	closed := make([]states, len(sets))
 	for i, set := range sets {
@@ -118,7 +145,7 @@ func (s search) closed(sets []nameSet, c rune) []states {
 }
 
 // step returns the search behind one more character.
-func (s search) step(sets []nameSet, closed []states, c rune) search {
+func (s search) step(sets []*syntax.Prog, closed []states, c rune) search {
 	next := search{s.name + string(c), make([]states, len(sets))}
 	for i, set := range sets {
 		for _, pc := range closed[i] {
@@ -133,7 +160,7 @@ func (s search) step(sets []nameSet, closed []states, c rune) search {
 }
 
 // accepted reports whether the name is in the first n sets and in no other.
-func (s search) accepted(sets []nameSet, n int) bool {
+func (s search) accepted(sets []*syntax.Prog, n int) bool {
 	for i, closed := range s.closed(sets, -1) {
 		matches := slices.ContainsFunc(closed, func(pc uint32) bool {
 			return sets[i].Inst[pc].Op == syntax.InstMatch
@@ -147,7 +174,7 @@ func (s search) accepted(sets []nameSet, n int) bool {
 
 // closure returns the matches and character instructions that s leads to where
 // the assertions in context hold.
-func (s states) closure(set nameSet, context syntax.EmptyOp) states {
+func (s states) closure(set *syntax.Prog, context syntax.EmptyOp) states {
 	var found states
 	visited := map[uint32]bool{}
 	todo := slices.Clone(s)

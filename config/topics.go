@@ -11,9 +11,9 @@ import (
 type flow struct {
 	*Pipeline
 	at     place
-	reads  nameSet
-	own    nameSet // what it could write, when it reads by a regular expression: never read
-	writes nameSet
+	reads  *nameSet
+	own    *nameSet // what it could write, when it reads by a regular expression: never read
+	writes *nameSet
 }
 
 // checkTopics checks where the topics of all pipelines lead.
@@ -63,7 +63,7 @@ func (l *loader) flow(p *Pipeline, at place) *flow {
 	}
 
 	f.reads = matching(p.Input.TopicsRegex.String())
-	name, err := common([]nameSet{f.reads}, nil)
+	name, err := common([]*nameSet{f.reads}, nil)
 	if err == nil && name == "" {
 		l.problem(expr, nil, "matches no possible topic name (%s)", nameDoc)
 		return nil
@@ -74,7 +74,7 @@ func (l *loader) flow(p *Pipeline, at place) *flow {
 	f.writes = matching(couldBeOutput(p.Output.Topic))
 	f.own = f.writes
 	if err == nil {
-		name, err = common([]nameSet{f.reads}, []nameSet{f.own})
+		name, err = common([]*nameSet{f.reads}, []*nameSet{f.own})
 	}
 	switch {
 	case err != nil:
@@ -131,7 +131,7 @@ func (l *loader) checkGroups(flows []*flow) {
 			continue
 		}
 		for _, other := range byGroup[f.Input.Group] {
-			topic, err := common([]nameSet{f.reads, other.reads}, []nameSet{f.own, other.own})
+			topic, err := common([]*nameSet{f.reads, other.reads}, []*nameSet{f.own, other.own})
 			switch {
 			case err != nil:
 				l.problem(f.at.key("input.topics_regex"), nil, "%v", err)
@@ -157,7 +157,7 @@ func (l *loader) checkCycles(flows []*flow) {
 			if i == j {
 				continue // checked before, and never read
 			}
-			topic, err := common([]nameSet{from.writes, to.reads}, []nameSet{to.own})
+			topic, err := common([]*nameSet{from.writes, to.reads}, []*nameSet{to.own})
 			if err != nil {
 				l.problem(to.at.key("input.topics_regex"), nil, "%v", err)
 				return
