@@ -20,8 +20,8 @@ func validateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: %d %s\n", len(cfg.Pipelines), plural(len(cfg.Pipelines), "pipeline"))
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %d %s\n", len(cfg.Pipelines), plural(len(cfg.Pipelines), "pipeline"))
+			return err
 		},
 	}
 	configFlag(cmd, &paths)
