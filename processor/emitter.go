@@ -46,8 +46,14 @@ func (l *loop) emit(t *tenure) {
 			if o.acked {
 				continue
 			}
+			sink := t.sink
+			if o.dead {
+				if sink = t.deadSink; sink == nil {
+					return // told by the watcher
+				}
+			}
 			if !o.emitted {
-				if err := t.sink.refuses(&o.record); err != nil {
+				if err := sink.refuses(&o.record); err != nil {
 					t.refused, t.refusedSince = err, l.now
 					l.unacceptable(t, o, err)
 					return
@@ -57,6 +63,9 @@ func (l *loop) emit(t *tenure) {
 			}
 			t.inFlight++
 			o.record.Partition = t.partition
+			if o.dead {
+				o.record.Partition %= int32(sink.partitions)
+			}
 			l.producer.Produce(o, &o.record, l.acks.promise)
 		}
 	}

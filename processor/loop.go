@@ -365,20 +365,24 @@ func (l *loop) harvestLater() {
 
 // complete fills the slot of a record with its result.
 func (l *loop) complete(t *tenure, a *attempt) {
-	s := t.window.Slot(a.seq)
-	s.outputs, s.pending = a.outputs, a.n
-	s.state, s.finished, s.lastErr = complete, l.nanos(), nil
-	if err := t.window.Complete(a.seq, a.bytes); err != nil {
-		l.bug(t, err)
-		return
-	}
 	if a.n == 0 {
 		t.filtered++
 		l.attempts[resultFilter]++
 	} else {
 		l.attempts[resultOK]++
 	}
+	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
 	l.vindicated(t, a.seq)
+}
+
+// fill completes the record of a slot with its n outputs.
+func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, bytes int64) {
+	s := t.window.Slot(seq)
+	s.outputs, s.pending = outputs, n
+	s.state, s.finished, s.failed = complete, l.nanos(), nil
+	if err := t.window.Complete(seq, bytes); err != nil {
+		l.bug(t, err)
+	}
 }
 
 // advance releases the finished prefix of t and emits it.

@@ -30,6 +30,8 @@ type Options struct {
 	WorkersPerPartition int // most attempts in flight of one partition; 0 is adaptive
 	Window              Window
 	Retry               Retries
+	OnExhausted         OnExhausted
+	DeadLetterTopic     string // given if and only if OnExhausted is DeadLetter
 	Commit              Commit
 	DrainTimeout        time.Duration // 10s
 
@@ -147,9 +149,12 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
 	bad(o.Commit.Interval < 100*time.Millisecond, "Commit.Interval: %v is less than 100ms", o.Commit.Interval)
 	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
+	bad((o.OnExhausted == DeadLetter) != (o.DeadLetterTopic != ""), "DeadLetterTopic: belongs to OnExhausted DeadLetter")
+	bad(slices.Contains(o.Source.Topics, o.DeadLetterTopic), "DeadLetterTopic: %s is also an input topic", o.DeadLetterTopic)
 	for _, topic := range o.Source.Topics {
 		out := outputTopic(o.Output.Topic, topic, nil)
 		bad(slices.Contains(o.Source.Topics, out), "Output.Topic: %s is also an input topic", out)
+		bad(out == o.DeadLetterTopic, "DeadLetterTopic: %s is also an output topic", out)
 	}
 	if o.Source.Regex != nil { // whole names only
 		o.Source.Regex = regexp.MustCompile("^(?:" + o.Source.Regex.String() + ")$")

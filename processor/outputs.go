@@ -56,6 +56,7 @@ type output struct {
 	of      int32 // outputs of the same input
 	emitted bool  // handed to the producer once at least
 	acked   bool
+	dead    bool // a dead letter
 }
 
 // size is what the output counts against Window.Bytes.

@@ -188,7 +188,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.WithHooks(dial),
-		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey}),
+		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey, dead: p.opts.DeadLetterTopic}),
 		kgo.ProducerLinger(0),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
@@ -209,10 +209,14 @@ func (h groupHook) OnGroupManageError(err error) {
 
 // partitioner keeps outputs in the partition of their source, or spreads them by
 // key as Java clients do.
-type partitioner struct{ byKey bool }
+type partitioner struct {
+	byKey bool
+	dead  string // the dead-letter topic, to which the emitter chooses the partition
+}
 
 // ForTopic returns the partitioner of one topic.
 func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+	p.byKey = p.byKey && topic != p.dead
 	return topicPartitioner{p, kgo.StickyKeyPartitioner(nil).ForTopic(topic)}
 }
 

@@ -3,8 +3,11 @@ package processor_test
 import (
 	"context"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"seriatim/processor"
 )
@@ -62,4 +65,35 @@ func TestFinishedRecordsOfAChunkDoNotWaitForItsRest(t *testing.T) {
 		t.Error(err)
 	}
 	b.inOrder(0, 0, 10000)
+}
+
+// Every transaction ends with a control record; after an aborted one that is all
+// there is to admit.
+func TestCommittedReachesTheEndBehindTransactions(t *testing.T) {
+	b := newBed(t, 1, nil)
+	producer := b.newClient(kgo.TransactionalID("other"), kgo.DefaultProduceTopic("in"))
+	sent := 0
+	r := b.run(b.options(), processor.TransformFunc(passOn))
+	for i := range 60 {
+		if err := producer.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		value, how := strconv.Itoa(sent), kgo.TryCommit
+		if i%3 == 2 {
+			value, how = "aborted", kgo.TryAbort
+		} else {
+			sent++
+		}
+		if err := producer.ProduceSync(context.Background(), kgo.StringRecord(value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.EndTransaction(context.Background(), how); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.caughtUp(1)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	b.inOrder(0, 0, sent)
 }

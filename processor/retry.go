@@ -47,7 +47,10 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	f := failureOf(a.err)
 	seq := a.seq // a belongs to a chunk that is used again
 	s := t.window.Slot(seq)
-	s.lastErr = a.err
+	if s.failed == nil {
+		s.failed = &failures{first: l.now}
+	}
+	s.failed.last, s.failed.err = l.now, a.err
 	var p *PanicError
 	switch {
 	case errors.As(a.err, &p):
@@ -67,11 +70,11 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	elapsed := l.age(s.first)
 	switch {
 	case f.Kind == Reject:
-		l.exhausted(t, seq, "was rejected")
+		l.exhausted(t, seq, reasonReject, "was rejected")
 	case int(s.begun) >= l.opts.Retry.Attempts:
-		l.exhausted(t, seq, fmt.Sprintf("failed %d times", s.begun))
+		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed %d times", s.begun))
 	case l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed:
-		l.exhausted(t, seq, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))
+		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))
 	default:
 		s.state = backoff
 		wait := l.opts.Retry.backoff(int(s.begun), f.After)
@@ -95,14 +98,6 @@ func resultOf(k Kind) result {
 	default:
 		return resultRetry
 	}
-}
-
-// exhausted stops the partition at a record that shall not be attempted again.
-func (l *loop) exhausted(t *tenure, seq resequence.Seq, what string) {
-	s := t.window.Slot(seq)
-	s.state = backoff
-	l.stop(t, fmt.Sprintf("the record at offset %d %s: %v: mend the transform or the record, then restart this instance",
-		s.record.Offset, what, s.lastErr))
 }
 
 // An outage is the time in which the worker's deployment is wrong: nothing is
@@ -148,7 +143,7 @@ func (l *loop) misdeployed(t *tenure, seq resequence.Seq, err error) {
 		l.endOutage()
 		t.window.Slot(seq).begun++
 		t.forget(seq)
-		l.exhausted(t, seq, "alone gets this answer")
+		l.exhausted(t, seq, reasonReject, "alone gets this answer")
 		return
 	}
 	o.wait = min(2*o.wait, lastProbe)

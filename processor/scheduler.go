@@ -116,6 +116,8 @@ func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *ch
 		t.due = t.due[1:]
 		c.add(t, seq, nanos)
 	} else {
+		// Control records at the head are settled, and freed, before they come here.
+		t.next = max(t.next, resequence.Seq(t.tracker.Settled()))
 		end := t.window.Next()
 		for ; t.next < end && len(c.attempts) < size; t.next++ {
 			c.add(t, t.next, nanos)
@@ -138,8 +140,8 @@ func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *ch
 
 func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
 	s := t.window.Slot(seq)
-	if s.state == control {
-		return
+	if s.state != waiting {
+		return // a control record, settled maybe
 	}
 	s.state = running
 	s.begun++

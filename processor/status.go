@@ -77,7 +77,11 @@ type PartitionStatus struct {
 	Emitted    uint64            // outputs handed to the producer for the first time
 	Settled    uint64            // records
 	Filtered   uint64            // records without an output
+	Dropped    uint64            // records given up by OnExhausted Drop
 	GapOffsets map[string]uint64 // offsets that no record had, by kind: absent (compaction, aborted transactions)
+	// DeadLetters are the records emitted to the dead-letter topic, by reason:
+	// attempts (used up), reject.
+	DeadLetters map[string]uint64
 }
 
 // HeadStatus is the oldest record of a partition that is not released.
@@ -193,8 +197,8 @@ func (s *slot) doing() string {
 	case backoff:
 		text = fmt.Sprintf("it waits for attempt %d", s.begun+1)
 	}
-	if s.lastErr != nil {
-		text += "; the last one failed: " + s.lastErr.Error()
+	if s.failed != nil {
+		text += "; the last one failed: " + s.failed.err.Error()
 	}
 	return text
 }
@@ -207,7 +211,13 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 		NextOffset: -1, CommittedOffset: -1, EndOffset: -1,
 		Paused: t.paused, Stopped: t.stopped,
 		Emitted: t.emitted, Settled: t.settled, Filtered: t.filtered,
-		GapOffsets: map[string]uint64{"absent": t.gaps},
+		Dropped: t.dropped, GapOffsets: map[string]uint64{"absent": t.gaps},
+	}
+	if l.opts.OnExhausted == DeadLetter {
+		p.DeadLetters = make(map[string]uint64, reasons)
+		for r, n := range t.deadLetters {
+			p.DeadLetters[reason(r).String()] = n
+		}
 	}
 	if t.hasCommitted {
 		p.CommittedOffset, p.CommitAge = int64(t.committed), l.now.Sub(t.committedAt)
@@ -233,8 +243,8 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 			Offset: h.record.Offset, Timestamp: h.record.Timestamp, Age: l.age(h.admitted),
 			Attempt: int(h.begun), Running: h.state == running, Behind: t.window.Waiting(),
 		}
-		if h.lastErr != nil {
-			p.Head.LastError = h.lastErr.Error()
+		if h.failed != nil {
+			p.Head.LastError = h.failed.err.Error()
 		}
 	}
 	return p

@@ -69,6 +69,7 @@ type tenure struct {
 	wanting     bool
 
 	sink     *sink          // nil until the output topic has been seen
+	deadSink *sink          // likewise, of the dead-letter topic
 	emitNext resequence.Seq // the next slot to emit
 	inFlight int            // outputs handed to the producer and not answered
 	// refused is why the producer did not take an output; nothing later of the
@@ -92,8 +93,9 @@ type tenure struct {
 
 // counters outlive tenures: they count since the process started.
 type counters struct {
-	emitted, settled, filtered uint64
-	gaps                       uint64
+	emitted, settled, filtered, dropped uint64
+	deadLetters                         [reasons]uint64
+	gaps                                uint64
 }
 
 // A slot is what the window holds of one record until it is settled.
@@ -107,7 +109,7 @@ type slot struct {
 	admitted int64 // nanoseconds since the loop's epoch, like all times here
 	first    int64 // the first attempt was dispatched
 	finished int64
-	lastErr  error
+	failed   *failures // nil: no attempt has
 }
 
 type slotState uint8

@@ -115,11 +115,13 @@ func (l *loop) watched(found sighting) {
 			continue
 		}
 		if s := found.sinks[t.output]; s != nil {
-			known := t.sink != nil
 			t.sink = s
-			if !known && t.tracker != nil {
-				l.emit(t)
-			}
+		}
+		if s := found.sinks[l.opts.DeadLetterTopic]; s != nil {
+			t.deadSink = s
+		}
+		if t.tracker != nil {
+			l.emit(t) // what has waited for its topic
 		}
 		if end, ok := found.ends[t.partitionKey]; ok && t.tracker != nil {
 			l.sawEnd(t, end)
@@ -188,6 +190,17 @@ func (w *watcher) look(ctx context.Context) sighting {
 		})
 	}
 	var outputs []string
+	if dead := opts.DeadLetterTopic; dead != "" {
+		outputs = append(outputs, dead)
+		if slices.Contains(inputs, dead) {
+			found.both[dead] = "the dead letters"
+		}
+		detail := metadata.Topics[dead]
+		if !metadata.Topics.Has(dead) {
+			detail.Err = kerr.UnknownTopicOrPartition
+		}
+		problem("dead-letter", dead, w.missing(dead, detail, 0))
+	}
 	for _, topic := range inputs {
 		name := outputTopic(opts.Output.Topic, topic, opts.Source.Regex)
 		if slices.Contains(inputs, name) {
@@ -229,6 +242,9 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 	opts := w.loop.opts
 	if opts.Source.Regex == nil {
 		topics := opts.Source.Topics
+		if opts.DeadLetterTopic != "" {
+			topics = append(topics[:len(topics):len(topics)], opts.DeadLetterTopic)
+		}
 		for _, topic := range opts.Source.Topics {
 			topics = append(topics[:len(topics):len(topics)], outputTopic(opts.Output.Topic, topic, nil))
 		}

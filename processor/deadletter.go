@@ -1,0 +1,99 @@
+package processor
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
+)
+
+// OnExhausted says what becomes of a record that shall not be attempted again:
+// its attempts are used up, or the transform has rejected it.
+type OnExhausted uint8
+
+const (
+	// Stop stops the partition at the record until it is assigned anew.
+	Stop OnExhausted = iota
+	// DeadLetter emits the record to Options.DeadLetterTopic in place of its
+	// outputs; it settles when that is acknowledged.
+	DeadLetter
+	// Drop logs and counts the record and settles it without an output.
+	Drop
+)
+
+// failures are what a slot remembers of failed attempts.
+type failures struct {
+	first, last time.Time
+	err         error // of the last one
+}
+
+// reason is why a record is exhausted, as dead_letters_total tells it.
+type reason uint8
+
+const (
+	reasonAttempts reason = iota
+	reasonReject
+	reasons
+)
+
+func (r reason) String() string { return [reasons]string{"attempts", "reject"}[r] }
+
+// exhausted decides about a record that shall not be attempted again.
+func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string) {
+	s := t.window.Slot(seq)
+	switch l.opts.OnExhausted {
+	case DeadLetter:
+		t.deadLetters[why]++
+		l.log.Warn("a record goes to the dead-letter topic", "topic", t.topic, "partition", t.partition,
+			"offset", s.record.Offset, "attempt", s.begun, "reason", what, "err", s.failed.err)
+		o := l.deadLetter(t, seq, why)
+		l.fill(t, seq, o, 1, o.size())
+	case Drop:
+		t.dropped++
+		l.log.Warn("a record is dropped", "topic", t.topic, "partition", t.partition,
+			"offset", s.record.Offset, "attempt", s.begun, "reason", what, "err", s.failed.err)
+		l.fill(t, seq, nil, 0, 0)
+	default:
+		s.state = backoff
+		l.stop(t, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
+			": mend the transform or the record, then restart this instance")
+	}
+}
+
+// maxMessage bounds the error text in a dead letter.
+const maxMessage = 4096
+
+// deadLetter returns the record as an output to the dead-letter topic: untouched,
+// but for headers that say where it came from and what went wrong. Those of
+// KIP-1191 are what other tools read.
+func (l *loop) deadLetter(t *tenure, seq resequence.Seq, why reason) *output {
+	s := t.window.Slot(seq)
+	r := s.record
+	message := strings.ToValidUTF8(s.failed.err.Error(), "\uFFFD")
+	message = strings.ToValidUTF8(message[:min(len(message), maxMessage)], "")
+	o := &output{Context: context.Background(), tenure: t, seq: seq, of: 1, dead: true}
+	o.record = kgo.Record{
+		Topic: l.opts.DeadLetterTopic, Key: r.Key, Value: r.Value, Timestamp: r.Timestamp, Context: o,
+		Headers: r.Headers[:len(r.Headers):len(r.Headers)],
+	}
+	for _, h := range [][2]string{
+		{"__dlq.errors.topic", r.Topic},
+		{"__dlq.errors.partition", strconv.Itoa(int(r.Partition))},
+		{"__dlq.errors.offset", strconv.FormatInt(r.Offset, 10)},
+		{"__dlq.errors.group", l.opts.Source.Group},
+		{"__dlq.errors.delivery.count", strconv.Itoa(int(s.begun))},
+		{"__dlq.errors.message", message},
+		{"seriatim.pipeline", l.opts.Name},
+		{"seriatim.error.kind", why.String()},
+		{"seriatim.attempts", strconv.Itoa(int(s.begun))},
+		{"seriatim.first.failure", s.failed.first.UTC().Format(time.RFC3339Nano)},
+		{"seriatim.last.failure", s.failed.last.UTC().Format(time.RFC3339Nano)},
+	} {
+		o.record.Headers = append(o.record.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
+	}
+	return o
+}
