@@ -85,7 +85,8 @@ func TestEverySettingArrives(t *testing.T) {
 		"kafka":     {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
 		"simulate":  {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
-			"AllowOldBrokers", "Client", "Commit.Transaction", "ExactlyOnce", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",
+			"AllowOldBrokers", "Client", "Commit.Transaction", "DeadLetterTopic", "ExactlyOnce",
+			"Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger", "OnExhausted",
 		}},
 	} {
 		got := zeros(reflect.ValueOf(test.options), "")
