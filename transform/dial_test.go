@@ -1,0 +1,48 @@
+package transform
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
+)
+
+func TestForbiddenAddresses(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1": false, "::1": false, "10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "fd12::1": false,
+		"::ffff:10.0.0.1": false, "64:ff9b::a00:1": false, "168.63.129.17": false, "2001:db8::254": false,
+
+		"169.254.169.254": true, "169.254.170.2": true, "::ffff:169.254.169.254": true, "64:ff9b::a9fe:a9fe": true,
+		"fe80::1": true, "fe80::1%eth0": true, "fd00:ec2::254": true, "fd20:ce::254": true,
+		"168.63.129.16": true, "100.100.100.200": true, "192.0.0.192": true, "224.0.0.1": true, "ff02::1": true,
+	} {
+		if got := forbidden(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: got %v, want %v", address, got, want)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto)
+	}))
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	client, err := newClient(HTTPOptions{URLs: []string{server.URL}}, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	out, err := processor.Call(t.Context(), client, processor.Input{Record: &kgo.Record{Topic: "in"}, Attempt: 1})
+	if err != nil || len(out) != 1 || string(out[0].Value) != "HTTP/1.1" {
+		t.Errorf("got %d outputs and error %v, want one over HTTP/1.1", len(out), err)
+	}
+}
