@@ -82,8 +82,8 @@ func TestEverySettingArrives(t *testing.T) {
 		options any
 		zero    []string // those that are no settings of this section
 	}{
-		"kafka":     {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
-		"simulate":  {simulateOptions(filled[config.Simulate]()), nil},
+		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
+		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
 			"AllowOldBrokers", "Client", "Commit.Transaction", "DeadLetterTopic", "ExactlyOnce",
 			"Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger", "OnExhausted",
