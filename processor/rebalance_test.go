@@ -26,7 +26,9 @@ type churn struct {
 	partitions int32
 	serverSide bool
 	transform  processor.Transform
-	drain      time.Duration
+
+	exactlyOnce bool
+	drain       time.Duration
 
 	members  []*running
 	joined   int
@@ -47,6 +49,7 @@ func (c *churn) join() {
 	opts.Workers = 1 + c.rng.IntN(32)
 	opts.Window.Records = 1 + c.rng.IntN(64)
 	opts.DrainTimeout = c.drain
+	opts.ExactlyOnce = c.exactlyOnce
 	c.joined++
 	c.members = append(c.members, c.b.run(opts, c.transform))
 }
@@ -86,7 +89,9 @@ func (c *churn) finish() error {
 	for _, m := range c.members {
 		errs = append(errs, m.stop())
 	}
-	c.commits.holds(c.b, c.partitions)
+	if !c.exactlyOnce { // transactions also have markers in the output
+		c.commits.holds(c.b, c.partitions)
+	}
 	return errors.Join(errs...)
 }
 

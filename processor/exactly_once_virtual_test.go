@@ -1,0 +1,76 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"seriatim/processor"
+)
+
+// mishaps are what a broker may answer to the requests of a transaction.
+// REQUEST_TIMED_OUT is an answer that got lost: what was asked has happened.
+var mishaps = []struct {
+	key    kmsg.Key
+	errors []*kerr.Error
+}{
+	{kmsg.Produce, []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.NotEnoughReplicas, kerr.RequestTimedOut, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch}},
+	{kmsg.TxnOffsetCommit, []*kerr.Error{kerr.ConcurrentTransactions, kerr.RebalanceInProgress, kerr.IllegalGeneration, kerr.UnknownMemberID, kerr.CoordinatorLoadInProgress, kerr.UnknownServerError, kerr.RequestTimedOut}},
+	{kmsg.EndTxn, []*kerr.Error{kerr.RequestTimedOut, kerr.UnknownServerError, kerr.TransactionAbortable, kerr.NotCoordinator, kerr.ConcurrentTransactions}},
+	{kmsg.InitProducerID, []*kerr.Error{kerr.CoordinatorLoadInProgress, kerr.ConcurrentTransactions, kerr.RequestTimedOut}},
+}
+
+// mishap has the broker answer one kind of request badly once or a few times.
+func (c *churn) mishap() {
+	m := mishaps[c.rng.IntN(len(mishaps))]
+	f := kfake.Fault{Keys: []kmsg.Key{m.key}, Err: m.errors[c.rng.IntN(len(m.errors))], Count: 1 + c.rng.IntN(3)}
+	if m.key == kmsg.Produce {
+		f.Topic = "out"
+	} else if m.key == kmsg.InitProducerID {
+		f.When = func(r kmsg.Request) bool { return r.(*kmsg.InitProducerIDRequest).TransactionalID != nil }
+	}
+	c.b.cluster.Fault(f)
+}
+
+// Whoever joins, leaves, is thrown out or gets bad answers: readers of committed
+// records see every output once, in order.
+func TestExactlyOnceUnderChurn(t *testing.T) {
+	plans(t, 20, func(t *testing.T, rng *rand.Rand) {
+		partitions := 1 + rng.Int32N(4)
+		virtual(t, partitions, func(b *bed) {
+			c := newChurn(b, rng, partitions)
+			c.exactlyOnce = true
+			c.drain = time.Duration(1+rng.IntN(10)) * time.Second
+			c.transform = jitter(rng.Uint64(), time.Duration(1+rng.IntN(2000))*time.Millisecond)
+			for range 15 {
+				switch {
+				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
+					c.join()
+				case rng.IntN(4) == 0:
+					if err := c.leave(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
+						b.t.Errorf("a member that left returned %v", err)
+					}
+				case rng.IntN(3) == 0:
+					c.kick()
+				default:
+					c.mishap()
+				}
+				c.produce()
+				c.pause(3 * time.Second)
+			}
+			if err := c.finish(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
+				b.t.Errorf("members returned %v", err)
+			}
+			for p := range partitions {
+				b.inOrder(p, 0, c.produced[p])
+			}
+		})
+	})
+}
