@@ -69,13 +69,13 @@ func (l *loop) commit(deadline time.Time) bool {
 		l.commits.policy.Done(l.now)
 		return false
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	ctx, cancel := context.WithDeadline(l.life, deadline)
 	l.commits.inFlight = &commit{cancel: cancel, marks: marks}
-	go func() {
+	l.beside.Go(func() {
 		defer cancel()
 		done, err := send(ctx, l.consumer, marks)
 		l.do(func() { l.committed(marks, done, err) })
-	}()
+	})
 	return true
 }
 
@@ -131,7 +131,7 @@ func (l *loop) committed(marks []mark, done map[partitionKey]bool, err error) {
 	switch {
 	case err == nil:
 		l.commits.ok++
-		delete(l.problems, "commit")
+		l.over("commit")
 	case errors.Is(err, context.Canceled):
 		l.commits.failed++
 	case passing(err):
@@ -139,8 +139,7 @@ func (l *loop) committed(marks []mark, done map[partitionKey]bool, err error) {
 		l.log.Info("a commit has to be repeated", "err", err)
 	default:
 		l.commits.failed++
-		l.log.Warn("a commit was refused; the next tick tries again", "err", err)
-		l.problems.note("commit", l.opts.Name, "commits are refused: "+err.Error(), l.now)
+		l.note("commit", l.opts.Name, "commits are refused; the next tick tries again: "+explain(err), 0)
 	}
 }
 

@@ -152,7 +152,7 @@ func (l *loop) assign(partitions map[string][]int32) {
 		return // nothing new begins; what is polled of them is dropped
 	}
 	l.state = "running"
-	delete(l.problems, "group")
+	l.over("group")
 	if len(partitions) > 0 {
 		l.rebalances++
 		l.log.Info("partitions are assigned", "partitions", partitions)
@@ -237,14 +237,16 @@ const (
 // unplaced pauses a tenure whose start is not known and tries again later.
 func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 	l := g.loop
-	t.unplaced = fmt.Sprintf("its start offset cannot be read: %v; trying again", err)
-	l.log.Warn("the start offset of a partition cannot be read; trying again", "topic", t.topic, "partition", t.partition, "err", err)
+	if reason := "its start offset cannot be read; trying again: " + explain(err); reason != t.unplaced {
+		t.unplaced = reason
+		l.log.Warn("records wait", "scope", t.String(), "reason", reason)
+	}
 	l.pause(t)
 	l.at(l.now.Add(wait), func() {
 		if t.phase != open {
 			return
 		}
-		go func() { // ends with the request's time limit
+		l.beside.Go(func() { // ends with the request's time limit
 			ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
 			defer cancel()
 			found, reasons := make(map[partitionKey]int64), make(map[partitionKey]error)
@@ -265,7 +267,7 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 					l.resume(t)
 				}
 			})
-		}()
+		})
 	})
 }
 

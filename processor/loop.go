@@ -1,7 +1,9 @@
 package processor
 
 import (
+	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +31,8 @@ type loop struct {
 	lookNow  chan struct{}    // to the watcher; has room for one
 	quit     chan struct{}    // ends the loop
 	stopped  chan struct{}    // closed when it has ended
+	life     context.Context  // of what runs beside the loop; ends with it
+	beside   sync.WaitGroup   // that
 
 	now   time.Time
 	epoch time.Time
@@ -93,7 +97,10 @@ func newLoop(opts *Options) *loop {
 
 // run is the loop. It ends with quit.
 func (l *loop) run() {
+	var end context.CancelFunc
+	l.life, end = context.WithCancel(context.Background())
 	defer close(l.stopped)
+	defer end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var armed time.Time

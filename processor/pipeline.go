@@ -96,6 +96,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	leave(consumer)
 	close(l.quit)
 	<-l.stopped
+	l.beside.Wait()
 	if l.producer != nil {
 		l.producer.Close()
 	}

@@ -20,24 +20,38 @@ type problem struct {
 	until time.Time // zero: until it is deleted
 }
 
-// note keeps a reason until it is deleted.
-func (p problems) note(key, scope, reason string, now time.Time) {
-	p.noteUntil(key, scope, reason, now, time.Time{})
+// note keeps a reason for as long as it lasts, 0 is until it is over, and logs it
+// when it is new or has changed. Outages repeat themselves many times a second.
+func (l *loop) note(key, scope, reason string, lasts time.Duration) {
+	p := problem{Problem: Problem{Scope: scope, Reason: reason, Since: l.now}}
+	if lasts > 0 {
+		p.until = l.now.Add(lasts)
+	}
+	if old, ok := l.problems[key]; ok && old.Reason == reason && !old.expired(l.now) {
+		p.Since = old.Since
+	} else {
+		l.log.Warn("records wait", "scope", scope, "reason", reason)
+	}
+	l.problems[key] = p
 }
 
-func (p problems) noteUntil(key, scope, reason string, now, until time.Time) {
-	since := now
-	if old, ok := p[key]; ok && old.Reason == reason {
-		since = old.Since
+// over forgets a reason.
+func (l *loop) over(key string) {
+	if p, ok := l.problems[key]; ok {
+		delete(l.problems, key)
+		if !p.expired(l.now) {
+			l.log.Info("records do not wait any more", "scope", p.Scope, "after", l.now.Sub(p.Since).Round(time.Millisecond))
+		}
 	}
-	p[key] = problem{Problem{Scope: scope, Reason: reason, Since: since}, until}
 }
+
+func (p *problem) expired(now time.Time) bool { return !p.until.IsZero() && p.until.Before(now) }
 
 // list returns what holds now, by scope.
 func (p problems) list(now time.Time) []Problem {
 	var list []Problem
 	for key, problem := range p {
-		if !problem.until.IsZero() && problem.until.Before(now) {
+		if problem.expired(now) {
 			delete(p, key)
 			continue
 		}
@@ -68,9 +82,9 @@ func (l *loop) fetchFailed(topic string, partition int32, err error) {
 	case errors.As(err, &session):
 		l.groupFailed(session.Err)
 	case topic == "":
-		l.problems.noteUntil("fetch", l.opts.Name, "fetching fails: "+err.Error(), l.now, l.now.Add(repeats))
+		l.note("fetch", l.opts.Name, "fetching fails: "+explain(err), repeats)
 	default:
-		l.problems.noteUntil("fetch "+key.String(), key.String(), "fetching fails: "+explain(err), l.now, l.now.Add(repeats))
+		l.note("fetch "+key.String(), key.String(), "fetching fails: "+explain(err), repeats)
 	}
 }
 
@@ -83,8 +97,7 @@ func (l *loop) groupFailed(err error) {
 	if passing(err) || errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
 		return
 	}
-	l.log.Warn("the group cannot be joined; trying again", "group", l.opts.Source.Group, "err", err)
-	l.problems.noteUntil("group", "group "+l.opts.Source.Group, "cannot be joined: "+explain(err), l.now, l.now.Add(repeats))
+	l.note("group", "group "+l.opts.Source.Group, "cannot be joined; trying again: "+explain(err), repeats)
 }
 
 // explain adds to an error of the broker what a person can do about it.

@@ -182,12 +182,12 @@ func (l *loop) endTxn() {
 	for _, m := range e.marks {
 		e.positions = append(e.positions, position{m.tenure.partitionKey, l.topicIDs[m.tenure.topic], m.next, m.epoch})
 	}
-	go func() { // ends within endTimeout
-		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	l.beside.Go(func() { // ends within endTimeout, or with the loop
+		ctx, cancel := context.WithTimeout(l.life, endTimeout)
 		defer cancel()
 		outcome, err := e.run(ctx)
 		l.do(func() { l.txnEnded(e, outcome, err) })
-	}()
+	})
 }
 
 // emittedFrontier is one past the last record whose outputs are all emitted: the
@@ -209,7 +209,7 @@ func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
 		x.committed++
 		x.aborts = 0
 		l.commits.ok++
-		delete(l.problems, "transaction")
+		l.over("transaction")
 		for _, m := range e.marks {
 			l.settleCommitted(m)
 		}
@@ -225,7 +225,7 @@ func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
 			x.notBefore = l.now.Add(min(firstReemit<<min(x.aborts-1, 10), lastReemit))
 			l.at(x.notBefore, l.emitAll)
 			if reason := errors.Join(x.refused, err); x.aborts > 1 && !passing(reason) {
-				l.problems.note("transaction", l.opts.Name, "transactions are aborted; trying again: "+explain(reason), l.now)
+				l.note("transaction", l.opts.Name, "transactions are aborted; trying again: "+explain(reason), 0)
 			}
 		}
 		l.noTransaction()
@@ -351,13 +351,13 @@ func (l *loop) startProducer(old *kgo.Client) {
 			r.partitions = append(r.partitions, t.partitionKey)
 		}
 	}
-	go r.run() // ends with the loop
+	l.beside.Go(r.run) // ends with the loop
 }
 
 // recovered takes the new producer.
 func (l *loop) recovered(p producing) {
 	l.answer() // what the old producer gave up
-	delete(l.problems, "producer")
+	l.over("producer")
 	l.producer, l.txn.old = p.client, p.old
 	if len(l.txn.emitted) > 0 {
 		l.txn.aborted++

@@ -186,7 +186,7 @@ func (r *recovery) run() {
 		r.old.Close() // answers every output that was not acknowledged
 	}
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), recoveryTimeout)
+		ctx, cancel := context.WithTimeout(r.loop.life, recoveryTimeout)
 		p, err := r.try(ctx)
 		cancel()
 		var refused *OldBrokersError
@@ -201,7 +201,7 @@ func (r *recovery) run() {
 			return
 		}
 		if !r.loop.do(func() {
-			r.loop.problems.note("producer", r.loop.opts.Name, "the transactional producer cannot be made; trying again: "+explain(err), r.loop.now)
+			r.loop.note("producer", r.loop.opts.Name, "the transactional producer cannot be made; trying again: "+explain(err), 0)
 		}) {
 			return
 		}

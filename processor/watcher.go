@@ -28,7 +28,7 @@ type watcher struct {
 }
 
 // dialHook remembers why the last connection could not be made.
-type dialHook struct{ last atomic.Pointer[string] }
+type dialHook struct{ last atomic.Pointer[error] }
 
 // OnBrokerConnect is called by the client after each attempt to connect.
 func (h *dialHook) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
@@ -36,8 +36,8 @@ func (h *dialHook) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ n
 		h.last.Store(nil)
 		return
 	}
-	text := fmt.Sprintf("%s:%d: %v", meta.Host, meta.Port, err)
-	h.last.Store(&text)
+	err = fmt.Errorf("%s:%d: %w", meta.Host, meta.Port, err)
+	h.last.Store(&err)
 }
 
 const (
@@ -89,15 +89,11 @@ type logEnd struct{ high, stable int64 }
 func (l *loop) watched(found sighting) {
 	for key := range l.problems {
 		if strings.HasPrefix(key, "watch ") && !slices.ContainsFunc(found.problems, func(p Problem) bool { return "watch "+p.Scope == key }) {
-			delete(l.problems, key)
+			l.over(key)
 		}
 	}
 	for _, p := range found.problems {
-		key := "watch " + p.Scope
-		if old, ok := l.problems[key]; !ok || old.Reason != p.Reason {
-			l.log.Warn("records wait", "scope", p.Scope, "reason", p.Reason)
-		}
-		l.problems.note(key, p.Scope, p.Reason, l.now)
+		l.note("watch "+p.Scope, p.Scope, p.Reason, 0)
 	}
 	limits := make(map[string]int32, len(found.sinks))
 	for topic, s := range found.sinks {
@@ -170,11 +166,14 @@ func (w *watcher) look(ctx context.Context) sighting {
 	admin := kadm.NewClient(w.client)
 	metadata, inputs, err := w.inputs(ctx, admin)
 	if err != nil {
-		reason := explain(err)
 		if last := w.dial.last.Load(); last != nil {
-			reason = *last
+			err = *last
 		}
-		return sighting{problems: []Problem{{Scope: "cluster", Reason: "no broker can be reached; trying again: " + reason}}}
+		what := "no broker can be reached; trying again: "
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
+			what = "the brokers refuse the login; trying again: "
+		}
+		return sighting{problems: []Problem{{Scope: "cluster", Reason: what + explain(err)}}}
 	}
 	opts := w.loop.opts
 	found := sighting{both: make(map[string]string)}
