@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -28,7 +29,22 @@ func (l *loader) document(file place, content []byte) {
 	if len(docs) > 1 {
 		l.problem(file, &docs[1], "a second YAML document begins here; write one document in a file")
 	}
+	l.ignore(docs[0].Content[0])
 	l.object(docs[0].Content[0], root, reflect.ValueOf(&l.config).Elem(), file)
+}
+
+// ignore takes the ignored sections out of a document.
+func (l *loader) ignore(doc *yaml.Node) {
+	if doc.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(doc.Content); {
+		if slices.Contains(l.ignored, doc.Content[i].Value) {
+			doc.Content = slices.Delete(doc.Content, i, i+2)
+		} else {
+			i += 2
+		}
+	}
 }
 
 var bracesForm = regexp.MustCompile(`:\s*\{(topic|[0-9])\}`)

@@ -14,12 +14,16 @@ import (
 // of directories, with lookup for environment variables. Files add up: each
 // section stands in one of them, pipelines in any number. If anything is wrong
 // the error is of type [Problems] and the Config is of no use.
-func Load(paths []string, lookup func(string) (string, bool)) (Config, error) {
-	return load(paths, source{lookup: lookup, read: readFile})
+//
+// The sections named in ignored, such as kafka, are not looked at, as if they
+// were not there: nothing in them is wrong, and no variable of theirs is needed.
+func Load(paths []string, lookup func(string) (string, bool), ignored ...string) (Config, error) {
+	return load(paths, source{lookup: lookup, read: readFile}, ignored...)
 }
 
-func load(paths []string, src source) (Config, error) {
+func load(paths []string, src source, ignored ...string) (Config, error) {
 	l := newLoader(src)
+	l.ignored = ignored
 	for _, path := range paths {
 		l.add(path)
 	}
@@ -47,6 +51,7 @@ func (l *loader) finish() (Config, error) {
 // A loader walks YAML nodes and the field tree side by side.
 type loader struct {
 	src      source
+	ignored  []string // sections
 	config   Config
 	files    []string
 	problems Problems

@@ -309,3 +309,17 @@ func TestUnreadableFile(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
+
+func TestIgnoredSectionsAreAsIfNotThere(t *testing.T) {
+	l := newLoader(world)
+	l.ignored = []string{"kafka"}
+	l.files = []string{"f.yaml"}
+	l.document(place{file: "f.yaml"}, []byte("kafka: {brokers: ['${NOT_SET:?needed}'], wrong: 1}\nlog: {level: warn}\nkafka: twice\npipelines:\n"+minimal("orders")))
+	cfg, err := l.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Kafka.Brokers; !slices.Equal(got, []string{"127.0.0.1:9092"}) || cfg.Log.Level != "warn" || len(cfg.Pipelines) != 1 {
+		t.Errorf("got brokers %q, log level %q and %d pipelines, want the default, warn and 1", got, cfg.Log.Level, len(cfg.Pipelines))
+	}
+}
