@@ -128,9 +128,10 @@ func (p *process) addresses() string {
 	return strings.Join(addresses, ",")
 }
 
+// close closes the listeners of a process that does not run.
 func (p *process) close() {
 	for _, l := range p.listeners {
-		_ = l.Close() // nothing was accepted yet
+		_ = l.Close()
 	}
 }
 

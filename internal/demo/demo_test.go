@@ -1,0 +1,171 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/kafka"
+	"seriatim/processor"
+	"seriatim/transform"
+)
+
+func startBroker(t *testing.T) *kafka.Embedded {
+	t.Helper()
+	broker, err := kafka.StartEmbedded(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	return broker
+}
+
+// plant writes a record once its topic exists.
+func plant(t *testing.T, broker *kafka.Embedded, r *kgo.Record) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Address()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSideBySideTellsWhatIsOutOfOrder(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	var out, log bytes.Buffer
+	planted := make(chan struct{})
+	go func() {
+		defer close(planted)
+		r := record(2, 1000) // all that come after it are late
+		r.Topic, r.Partition = outTopic, 2
+		plant(t, broker, r)
+		plant(t, broker, &kgo.Record{Topic: outTopic, Partition: 1, Value: []byte("somebody else's")})
+	}()
+	wrong, err := SideBySide(t.Context(), broker, Options{Screen: NewScreen(&out, &log), Length: 2 * time.Second})
+	<-planted
+	if err != nil || !wrong {
+		t.Errorf("wrong is %v (%v), want true", wrong, err)
+	}
+	if !regexp.MustCompile(`(?m)^\d+ records, [1-9]\d* out of order, 0 lost; latency `).Match(out.Bytes()) {
+		t.Errorf("the verdict does not tell it:\n%s", &out)
+	}
+	if log.Len() > 0 {
+		t.Errorf("it logs:\n%s", &log)
+	}
+}
+
+func TestSideBySideEndsEarlyWithItsVerdict(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var out, log bytes.Buffer
+	wrong, err := SideBySide(ctx, startBroker(t), Options{Screen: NewScreen(&out, &log), Length: time.Hour, Keep: true})
+	if err != nil || wrong {
+		t.Errorf("wrong is %v (%v), want neither", wrong, err)
+	}
+	if !regexp.MustCompile(`(?m)^[1-9]\d* records, 0 out of order, 0 lost; latency `).Match(out.Bytes()) {
+		t.Errorf("no verdict of what there was so far:\n%s", &out)
+	}
+}
+
+func TestKeepGoesOnAfterTheVerdict(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var out, log bytes.Buffer
+	wrong, err := SideBySide(ctx, startBroker(t), Options{Screen: NewScreen(&out, &log), Length: time.Second, Keep: true})
+	if err != nil || wrong {
+		t.Errorf("wrong is %v (%v), want neither", wrong, err)
+	}
+	verdicts := regexp.MustCompile(`(?m)^(\d+) records, 0 out of order, 0 lost;`).FindAllStringSubmatch(out.String(), -1)
+	if len(verdicts) != 2 || verdicts[0][1] == verdicts[1][1] {
+		t.Errorf("verdicts %q, want two, the second of more records:\n%s", verdicts, &out)
+	}
+	if !strings.Contains(out.String(), "until Ctrl-C") {
+		t.Errorf("it does not say that it goes on:\n%s", &out)
+	}
+}
+
+// ownPipeline is a pipeline as a user's configuration makes it.
+func ownOf(t *testing.T, broker *kafka.Embedded, tr processor.Transform) (OwnPipeline, *processor.Pipeline) {
+	t.Helper()
+	p, err := processor.New(processor.Options{
+		Name:   "orders",
+		Client: []kgo.Opt{kgo.SeedBrokers(broker.Address())},
+		Source: processor.Source{Topics: []string{"orders.in"}, Group: "orders"},
+		Output: processor.Output{Topic: "orders.out", Provenance: true},
+		Retry:  processor.Retries{Attempts: 1},
+	}, tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return OwnPipeline{Name: "orders", Topics: []string{"orders.in"}, Output: "orders.out", Provenance: true, Status: p.Status}, p
+}
+
+func TestOwnTellsWhatIsOutOfOrder(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	own, p := ownOf(t, broker, transform.Pass())
+	planted := make(chan struct{})
+	go func() {
+		defer close(planted)
+		plant(t, broker, &kgo.Record{
+			Topic: "orders.out", Partition: 3,
+			Headers: []kgo.RecordHeader{{Key: "seriatim.source", Value: []byte("orders.in/3/1000")}},
+		})
+	}()
+	var out, log bytes.Buffer
+	wrong, err := Own(t.Context(), broker, []OwnPipeline{own}, p.Run, "nowhere", Options{Screen: NewScreen(&out, &log), Length: 2 * time.Second})
+	<-planted
+	if err != nil || !wrong {
+		t.Errorf("wrong is %v (%v), want true", wrong, err)
+	}
+	if !regexp.MustCompile(`(?m)^orders: (\d+) records, \d+ outputs, [1-9]\d* out of order; latency `).Match(out.Bytes()) {
+		t.Errorf("the verdict does not tell it:\n%s", &out)
+	}
+}
+
+func TestOwnShowsWhyRecordsWait(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	refuse := processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
+		return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such customer")}
+	})
+	own, p := ownOf(t, broker, refuse)
+	var out, log bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	wrong, err := Own(ctx, broker, []OwnPipeline{own}, p.Run, "nowhere", Options{Screen: NewScreen(&out, &log), Length: time.Hour})
+	if err != nil || wrong {
+		t.Errorf("wrong is %v (%v), want neither: a stopped partition is no disorder", wrong, err)
+	}
+	if !strings.Contains(out.String(), "no such customer") {
+		t.Errorf("the lines do not tell the reason:\n%s", &out)
+	}
+	if !regexp.MustCompile(`(?m)^orders: .*[1-9]\d* waiting`).Match(out.Bytes()) {
+		t.Errorf("the verdict does not tell that records wait:\n%s", &out)
+	}
+}
+
+func TestOwnEndsWithItsPipelines(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	own, _ := ownOf(t, broker, transform.Pass())
+	broken := errors.New("broken")
+	var out, log bytes.Buffer
+	_, err := Own(t.Context(), broker, []OwnPipeline{own}, func(context.Context) error { return broken }, "nowhere",
+		Options{Screen: NewScreen(&out, &log), Length: time.Hour})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want what the pipelines ended with", err)
+	}
+}
