@@ -43,6 +43,7 @@ func orders() processor.Status {
 				Paused:  true,
 				Emitted: 45, Settled: 41, Filtered: 4,
 				GapOffsets: map[string]uint64{"absent": 6},
+				Dropped:    2, DeadLetters: map[string]uint64{"reject": 3},
 			},
 			{
 				Topic: "orders.in", Partition: 1, WindowLimitRecords: 16384,
@@ -51,9 +52,10 @@ func orders() processor.Status {
 		},
 		Workers: 64, WorkersBusy: 3,
 		WindowBytes: 900, WindowLimitBytes: 128 << 20,
-		Attempts:   map[string]uint64{"ok": 40, "retry": 2},
-		Commits:    map[string]uint64{"ok": 7, "error": 0},
-		Rebalances: 2,
+		Attempts:     map[string]uint64{"ok": 40, "retry": 2},
+		Commits:      map[string]uint64{"ok": 7, "error": 0},
+		Transactions: map[string]uint64{"committed": 8, "aborted": 1},
+		Rebalances:   2,
 	}
 }
 

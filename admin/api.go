@@ -25,6 +25,7 @@ type (
 		WindowLimitBytes int64             `json:"window_limit_bytes"`
 		Attempts         map[string]uint64 `json:"attempts"`
 		Commits          map[string]uint64 `json:"commits"`
+		Transactions     map[string]uint64 `json:"transactions"`
 		Rebalances       uint64            `json:"rebalances"`
 		Partitions       []partitionJSON   `json:"partitions"`
 	}
@@ -53,6 +54,8 @@ type (
 		Emitted            uint64            `json:"emitted"`
 		Settled            uint64            `json:"settled"`
 		Filtered           uint64            `json:"filtered"`
+		Dropped            uint64            `json:"dropped"`
+		DeadLetters        map[string]uint64 `json:"dead_letters"`
 		GapOffsets         map[string]uint64 `json:"gap_offsets"`
 	}
 	headJSON struct {
@@ -90,7 +93,7 @@ func toPipelineJSON(a *answer) pipelineJSON {
 		Problems: []problemJSON{},
 		Workers:  s.Workers, WorkersBusy: s.WorkersBusy,
 		WindowBytes: s.WindowBytes, WindowLimitBytes: s.WindowLimitBytes,
-		Attempts: counts(s.Attempts), Commits: counts(s.Commits), Rebalances: s.Rebalances,
+		Attempts: counts(s.Attempts), Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
 		Partitions: []partitionJSON{},
 	}
 	if a.err != nil {
@@ -117,7 +120,8 @@ func toPartitionJSON(p *processor.PartitionStatus) partitionJSON {
 		LagSeconds:       known(p.LagTime.Seconds(), p.NextOffset >= 0),
 		CommitAgeSeconds: known(p.CommitAge.Seconds(), p.CommittedOffset >= 0),
 		Paused:           p.Paused, TailWithoutRecords: p.TailWithoutRecords, Stopped: p.Stopped,
-		Emitted: p.Emitted, Settled: p.Settled, Filtered: p.Filtered, GapOffsets: counts(p.GapOffsets),
+		Emitted: p.Emitted, Settled: p.Settled, Filtered: p.Filtered, Dropped: p.Dropped,
+		DeadLetters: counts(p.DeadLetters), GapOffsets: counts(p.GapOffsets),
 	}
 	if h := p.Head; h != nil {
 		j.Head = &headJSON{

@@ -26,6 +26,10 @@ const wantPipelines = `{
         "error": 0,
         "ok": 7
       },
+      "transactions": {
+        "aborted": 1,
+        "committed": 8
+      },
       "rebalances": 2,
       "partitions": [
         {
@@ -56,6 +60,10 @@ const wantPipelines = `{
           "emitted": 45,
           "settled": 41,
           "filtered": 4,
+          "dropped": 2,
+          "dead_letters": {
+            "reject": 3
+          },
           "gap_offsets": {
             "absent": 6
           }
@@ -80,6 +88,8 @@ const wantPipelines = `{
           "emitted": 0,
           "settled": 0,
           "filtered": 0,
+          "dropped": 0,
+          "dead_letters": {},
           "gap_offsets": {}
         }
       ]

@@ -74,6 +74,7 @@ var ofPartitions = []partitionSeries{
 	}),
 	counter("emitted_total", "Outputs handed to the producer for the first time.", func(p *processor.PartitionStatus) uint64 { return p.Emitted }),
 	counter("settled_total", "Records settled.", func(p *processor.PartitionStatus) uint64 { return p.Settled }),
+	counter("dropped_total", "Records given up by on_exhausted: drop.", func(p *processor.PartitionStatus) uint64 { return p.Dropped }),
 	counter("filtered_total", "Records that had no output.", func(p *processor.PartitionStatus) uint64 { return p.Filtered }),
 }
 
@@ -91,13 +92,15 @@ var (
 	problemsDesc   = desc("problems", "Reasons why records wait that should not; /readyz?verbose names them.", "pipeline")
 	attemptsDesc   = desc("attempts_total", "Attempts at records, by result.", "pipeline", "result")
 	commitsDesc    = desc("commits_total", "Commits, by result.", "pipeline", "result")
+	transactsDesc  = desc("transactions_total", "Transactions of exactly-once delivery, by result.", "pipeline", "result")
 	rebalancesDesc = desc("rebalances_total", "Assignments, revocations and losses that named a partition.", "pipeline")
+	deadDesc       = desc("dead_letters_total", "Records emitted to the dead-letter topic, by reason.", "pipeline", "topic", "partition", "reason")
 	gapsDesc       = desc("gap_offsets_total", "Offsets that no record had, by kind.", "pipeline", "topic", "partition", "kind")
 )
 
 // Describe sends all that Collect may send.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, commitsDesc, rebalancesDesc, gapsDesc} {
+	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, commitsDesc, transactsDesc, rebalancesDesc, deadDesc, gapsDesc} {
 		ch <- d
 	}
 	for _, s := range ofPartitions {
@@ -124,6 +127,9 @@ func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 	for result, n := range s.Commits {
 		ch <- prometheus.MustNewConstMetric(commitsDesc, prometheus.CounterValue, float64(n), name, result)
 	}
+	for result, n := range s.Transactions {
+		ch <- prometheus.MustNewConstMetric(transactsDesc, prometheus.CounterValue, float64(n), name, result)
+	}
 	for i := range s.Partitions {
 		p := &s.Partitions[i]
 		labels := []string{name, p.Topic, strconv.Itoa(int(p.Partition))}
@@ -131,6 +137,9 @@ func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 			if v, known := series.value(p); known {
 				ch <- prometheus.MustNewConstMetric(series.desc, series.kind, v, labels...)
 			}
+		}
+		for reason, n := range p.DeadLetters {
+			ch <- prometheus.MustNewConstMetric(deadDesc, prometheus.CounterValue, float64(n), append(labels, reason)...)
 		}
 		for kind, n := range p.GapOffsets {
 			ch <- prometheus.MustNewConstMetric(gapsDesc, prometheus.CounterValue, float64(n), append(labels, kind)...)

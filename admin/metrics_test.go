@@ -67,6 +67,9 @@ seriatim_commit_age_seconds{partition="0",pipeline="orders",topic="orders.in"} 0
 seriatim_commits_total{pipeline="orders",result="error"} 0
 seriatim_commits_total{pipeline="orders",result="ok"} 7
 seriatim_committed_offset{partition="0",pipeline="orders",topic="orders.in"} 40
+seriatim_dead_letters_total{partition="0",pipeline="orders",reason="reject",topic="orders.in"} 3
+seriatim_dropped_total{partition="0",pipeline="orders",topic="orders.in"} 2
+seriatim_dropped_total{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_emitted_total{partition="0",pipeline="orders",topic="orders.in"} 45
 seriatim_emitted_total{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_filtered_total{partition="0",pipeline="orders",topic="orders.in"} 4
@@ -84,6 +87,8 @@ seriatim_problems{pipeline="orders"} 1
 seriatim_rebalances_total{pipeline="orders"} 2
 seriatim_settled_total{partition="0",pipeline="orders",topic="orders.in"} 41
 seriatim_settled_total{partition="1",pipeline="orders",topic="orders.in"} 0
+seriatim_transactions_total{pipeline="orders",result="aborted"} 1
+seriatim_transactions_total{pipeline="orders",result="committed"} 8
 seriatim_up{pipeline="orders"} 1
 seriatim_window_bytes{partition="0",pipeline="orders",topic="orders.in"} 900
 seriatim_window_bytes{partition="1",pipeline="orders",topic="orders.in"} 0
@@ -143,6 +148,8 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_transform_duration_seconds": {"outcome", "pipeline"},
 		"seriatim_attempts_total":             {"pipeline", "result"},
 		"seriatim_commits_total":              {"pipeline", "result"},
+		"seriatim_transactions_total":         {"pipeline", "result"},
+		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},
 		"seriatim_gap_offsets_total":          {"kind", "partition", "pipeline", "topic"},
 	}
 	ours := 0

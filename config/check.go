@@ -133,6 +133,7 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 	if session := at.key("input.session_timeout"); p.Input.GroupProtocol == byBroker && l.given(session) && l.sound(session, at.key("input.group_protocol")) {
 		l.problem(session, nil, "the broker alone sets it with group_protocol consumer (group.consumer.session.timeout.ms); remove it")
 	}
+	l.checkDeadLetter(p, at)
 	if p.WorkersPerPartition > p.Workers {
 		l.clash(at, "workers_per_partition", p.WorkersPerPartition, "more than", "workers", p.Workers, "less than")
 	}
@@ -141,6 +142,20 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 	}
 	if p.DrainTimeout > p.Input.RebalanceTimeout/2 {
 		l.clash(at, "drain_timeout", formatDuration(p.DrainTimeout), "more than half of", "input.rebalance_timeout", formatDuration(p.Input.RebalanceTimeout), "less than twice")
+	}
+}
+
+func (l *loader) checkDeadLetter(p *Pipeline, at place) {
+	exhausted, dead := at.key("on_exhausted"), at.key("dead_letter")
+	if !l.sound(exhausted, dead) {
+		return
+	}
+	wanted := p.OnExhausted == "dead_letter"
+	switch {
+	case wanted && p.DeadLetter == nil:
+		l.problem(exhausted, nil, "dead_letter needs dead_letter.topic")
+	case !wanted && p.DeadLetter != nil:
+		l.problem(dead, nil, "is given, but on_exhausted is %s; set that to dead_letter, or remove this", p.OnExhausted)
 	}
 }
 

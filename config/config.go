@@ -75,9 +75,11 @@ type Pipeline struct {
 	Window              Window        `key:"window"`
 	Transform           Transform     `key:"transform"`
 	Retry               Retry         `key:"retry"`
-	OnExhausted         string        `key:"on_exhausted"` // stop
+	OnExhausted         string        `key:"on_exhausted"` // stop, dead_letter or drop
+	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if and only if OnExhausted is dead_letter
 	Output              Output        `key:"output"`
-	Delivery            string        `key:"delivery"` // at_least_once
+	Delivery            string        `key:"delivery"` // at_least_once or exactly_once
+	AllowOldBrokers     bool          `key:"allow_old_brokers"`
 	Commit              Commit        `key:"commit"`
 	DrainTimeout        time.Duration `key:"drain_timeout"`
 }
@@ -144,6 +146,11 @@ type Retry struct {
 	MaxElapsed time.Duration `key:"max_elapsed"` // 0 is no limit
 }
 
+// DeadLetter says where exhausted records go.
+type DeadLetter struct {
+	Topic string `key:"topic"`
+}
+
 // Output says where results go.
 type Output struct {
 	// Topic may hold {topic}, the name of the input topic, and {1} to {9}, the
@@ -155,6 +162,7 @@ type Output struct {
 
 // Commit says when offsets are committed.
 type Commit struct {
-	Interval time.Duration `key:"interval"` // at least 100ms
-	Records  int           `key:"records"`
+	Interval    time.Duration `key:"interval"` // at least 100ms
+	Records     int           `key:"records"`
+	Transaction time.Duration `key:"transaction"` // 1ms to 5s
 }

@@ -53,10 +53,10 @@ func TestEverySettingArrives(t *testing.T) {
 			Window:      Window{Records: 1024, Bytes: 64 << 20},
 			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000/transform?x=1"}, Timeout: 2 * time.Second}},
 			Retry:       Retry{Attempts: 3, Initial: 100 * time.Millisecond, Max: time.Minute, MaxElapsed: time.Hour},
-			OnExhausted: "stop",
-			Output:      Output{Topic: "{topic}.out", Partition: "key"},
-			Delivery:    "at_least_once",
-			Commit:      Commit{Interval: time.Second, Records: 500}, DrainTimeout: 30 * time.Second,
+			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead"},
+			Output:   Output{Topic: "{topic}.out", Partition: "key"},
+			Delivery: "exactly_once", AllowOldBrokers: true,
+			Commit: Commit{Interval: time.Second, Records: 500, Transaction: 250 * time.Millisecond}, DrainTimeout: 30 * time.Second,
 		}, {
 			Name: "noise",
 			Input: Input{
@@ -70,7 +70,7 @@ func TestEverySettingArrives(t *testing.T) {
 			OnExhausted: "stop",
 			Output:      Output{Topic: "quiet.{2}.{1}", Partition: "source", Provenance: true},
 			Delivery:    "at_least_once",
-			Commit:      Commit{Interval: 5 * time.Second, Records: 10000}, DrainTimeout: 10 * time.Second,
+			Commit:      Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}, DrainTimeout: 10 * time.Second,
 		}},
 	}
 	// A zone is a pointer: compare the instants, then all the rest.

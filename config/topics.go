@@ -12,7 +12,7 @@ type flow struct {
 	*Pipeline
 	at     place
 	reads  *nameSet
-	own    *nameSet // what it could write, when it reads by a regular expression: never read
+	own    *nameSet // its output topic, when that is one and it reads by a regular expression: never read
 	writes *nameSet
 }
 
@@ -58,6 +58,13 @@ func (l *loader) flow(p *Pipeline, at place) *flow {
 			}
 			names = append(names, name)
 		}
+		if p.DeadLetter != nil {
+			for what, topics := range map[string][]string{"an input": p.Input.Topics, "an output": names} {
+				if dead := at.key("dead_letter.topic"); slices.Contains(topics, p.DeadLetter.Topic) && l.sound(dead) {
+					l.problem(dead, nil, "%s is also %s topic; give dead letters a topic of their own", p.DeadLetter.Topic, what)
+				}
+			}
+		}
 		f.writes = exactly(names)
 		return f
 	}
@@ -72,19 +79,30 @@ func (l *loader) flow(p *Pipeline, at place) *flow {
 		return nil
 	}
 	f.writes = matching(couldBeOutput(p.Output.Topic))
-	f.own = f.writes
-	if err == nil {
-		name, err = common([]*nameSet{f.reads}, []*nameSet{f.own})
+	if !placeholder.MatchString(p.Output.Topic) {
+		f.own = f.writes
 	}
 	switch {
 	case err != nil:
 		l.problem(expr, nil, "%v", err)
 		return nil
-	case name == "":
-		l.problem(output, nil, "every topic that input.topics_regex matches could be an output itself, and outputs are not read; add a part that no input topic has")
+	case outputOf(p, name) == name:
+		l.problem(output, nil, "makes %s of the input topic %s; its records would go round and round", quote(name), quote(name))
 		return nil
 	}
 	return f
+}
+
+// outputOf returns the output topic of an input topic that the regular expression
+// matches.
+func outputOf(p *Pipeline, topic string) string {
+	groups := p.Input.TopicsRegex.FindStringSubmatch(topic)
+	return placeholder.ReplaceAllStringFunc(p.Output.Topic, func(s string) string {
+		if n, err := strconv.Atoi(s[1 : len(s)-1]); err == nil && n < len(groups) {
+			return groups[n]
+		}
+		return topic
+	})
 }
 
 // couldBeOutput is an expression that matches every name which the template of

@@ -34,6 +34,10 @@ func kafkaOptions(c config.Kafka) kafka.Options {
 // processorOptions leaves out client, logger and hooks, which are no settings,
 // and the instance, which is one of the process.
 func processorOptions(c config.Pipeline) processor.Options {
+	var deadLetter string
+	if c.DeadLetter != nil {
+		deadLetter = c.DeadLetter.Topic
+	}
 	return processor.Options{
 		Name: c.Name,
 		Source: processor.Source{
@@ -56,9 +60,17 @@ func processorOptions(c config.Pipeline) processor.Options {
 		WorkersPerPartition: c.WorkersPerPartition,
 		Window:              processor.Window(c.Window),
 		Retry:               processor.Retries(c.Retry),
-		Commit:              processor.Commit{Interval: c.Commit.Interval, Records: c.Commit.Records},
+		OnExhausted:         onExhausted[c.OnExhausted],
+		DeadLetterTopic:     deadLetter,
+		Commit:              processor.Commit(c.Commit),
+		ExactlyOnce:         c.Delivery == "exactly_once",
+		AllowOldBrokers:     c.AllowOldBrokers,
 		DrainTimeout:        c.DrainTimeout,
 	}
+}
+
+var onExhausted = map[string]processor.OnExhausted{
+	"stop": processor.Stop, "dead_letter": processor.DeadLetter, "drop": processor.Drop,
 }
 
 // simulateOptions are all settings.

@@ -78,6 +78,7 @@ func filled[T any]() T {
 func TestEverySettingArrives(t *testing.T) {
 	p := filled[config.Pipeline]()
 	p.Input.GroupProtocol, p.Input.Isolation, p.Output.Partition = "consumer", "read_uncommitted", "key"
+	p.Delivery, p.OnExhausted = "exactly_once", "dead_letter"
 	for name, test := range map[string]struct {
 		options any
 		zero    []string // those that are no settings of this section
@@ -85,8 +86,7 @@ func TestEverySettingArrives(t *testing.T) {
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
-			"AllowOldBrokers", "Client", "Commit.Transaction", "DeadLetterTopic", "ExactlyOnce",
-			"Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger", "OnExhausted",
+			"Client", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",
 		}},
 	} {
 		got := zeros(reflect.ValueOf(test.options), "")
