@@ -59,7 +59,7 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 		l.fill(t, seq, nil, 0, 0)
 	default:
 		s.state = backoff
-		l.stop(t, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
+		l.stop(t, seq, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
 			": mend the transform or the record, then restart this instance")
 	}
 }

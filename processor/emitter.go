@@ -26,7 +26,7 @@ func (l *loop) emit(t *tenure) {
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
 		return // told by the watcher
 	}
-	end := t.released()
+	end := min(t.released(), t.stopAt)
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
@@ -54,7 +54,6 @@ func (l *loop) emit(t *tenure) {
 			}
 			if !o.emitted {
 				if err := sink.refuses(&o.record); err != nil {
-					t.refused, t.refusedSince = err, l.now
 					l.unacceptable(t, o, err)
 					return
 				}
@@ -225,7 +224,7 @@ func batchSize(r *kgo.Record) int {
 
 // unacceptable stops the partition before an output that would be refused for good.
 func (l *loop) unacceptable(t *tenure, o *output, err error) {
-	l.stop(t, fmt.Sprintf("%s does not take an output of the record at offset %d: %v; then restart this instance",
+	l.stop(t, o.seq, fmt.Sprintf("%s does not take an output of the record at offset %d: %v; then restart this instance",
 		o.record.Topic, t.window.Slot(o.seq).record.Offset, err))
 }
 
@@ -240,9 +239,6 @@ const (
 // emitAgain emits again what the producer refused, once all that was in flight is
 // answered.
 func (l *loop) emitAgain(t *tenure) {
-	if t.stopped != "" {
-		return
-	}
 	wait := min(firstReemit<<min(t.refusals-1, 10), lastReemit)
 	l.at(l.now.Add(wait), func() {
 		if t.phase == closed || t.refused == nil || t.inFlight > 0 {

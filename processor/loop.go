@@ -190,6 +190,9 @@ func (l *loop) take(fetches kgo.Fetches) {
 				if p.HighWatermark >= 0 && p.Err == nil {
 					t.end, t.hasEnd = p.HighWatermark, true
 				}
+				if p.Err == nil && len(l.problems) > 0 {
+					l.over("fetch " + t.String())
+				}
 				if t.topicID == ([16]byte{}) { // workers read it from the first dispatch on
 					t.topicID = topic.TopicID
 				}
@@ -270,7 +273,7 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 		}
 		gap, err := t.tracker.Track(offsets.Offset(r.Offset), r.LeaderEpoch)
 		if err != nil {
-			l.stop(t, "the log went back: "+err.Error()+": it was truncated or made anew")
+			l.stop(t, t.window.Next(), "the log went back: "+err.Error()+": it was truncated or made anew")
 			return records[i:]
 		}
 		t.gaps += uint64(gap)
@@ -461,12 +464,13 @@ func (l *loop) end(err error) {
 	}
 }
 
-// stop has the partition go no further in this tenure.
-func (l *loop) stop(t *tenure, reason string) {
-	if t.stopped != "" {
+// stop has the partition go no further than the record at seq in this tenure.
+// Those before it go on; one of them may stop the partition even earlier.
+func (l *loop) stop(t *tenure, at resequence.Seq, reason string) {
+	if t.stopped != "" && at >= t.stopAt {
 		return
 	}
-	t.stopped, t.stoppedAt = reason, l.now
+	t.stopped, t.stoppedAt, t.stopAt = reason, l.now, at
 	l.pause(t)
 	l.log.Error("the partition is stopped; it is tried again after a restart or when it is assigned anew",
 		"topic", t.topic, "partition", t.partition, "reason", reason)

@@ -191,6 +191,7 @@ func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 		kgo.WithHooks(dial),
 		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey, dead: p.opts.DeadLetterTopic}),
 		kgo.ProducerLinger(0),
+		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
 		// Window.Bytes bounds what is handed over: the loop must never wait here.

@@ -76,7 +76,7 @@ func (l *loop) fetchFailed(topic string, partition int32, err error) {
 	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
 	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &lost):
 		if t := l.tenures[key]; t != nil && t.tracker != nil {
-			l.stop(t, fmt.Sprintf("the log no longer has offset %d: %v: reset the group's offset of the partition, then restart this instance",
+			l.stop(t, t.window.Next(), fmt.Sprintf("the log no longer has offset %d: %v: reset the group's offset of the partition, then restart this instance",
 				t.tracker.Position(), err))
 		}
 	case errors.As(err, &session):

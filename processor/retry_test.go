@@ -3,6 +3,7 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,4 +29,24 @@ func TestFailedRecordsAreAttemptedAgain(t *testing.T) {
 		t.Errorf("Run returned %v, want nil", err)
 	}
 	b.inOrder(0, 0, records)
+}
+
+// All records fail; the first needs longest to use its attempts up. The partition
+// ends up stopped at the first, not at whichever was exhausted first.
+func TestThePartitionStopsAtItsOldestExhaustedRecord(t *testing.T) {
+	b := newBed(t, 1, nil)
+	opts := b.options()
+	opts.Retry = processor.Retries{Attempts: 3, Initial: time.Millisecond, Max: 20 * time.Millisecond}
+	b.produce("in", 0, 0, 20)
+	r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, out *processor.Outputs) error {
+		if in.Offset < 5 {
+			return passOn(context.Background(), in, out)
+		}
+		return errors.New("always")
+	}))
+	b.eventually("stopped at offset 5", func() bool {
+		p := b.status(r).Partitions
+		return len(p) == 1 && strings.Contains(p[0].Stopped, "offset 5 ") && p[0].NextOffset == 5
+	})
+	b.inOrder(0, 0, 5)
 }

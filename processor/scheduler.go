@@ -111,14 +111,14 @@ func (s *scheduler) cutOne(t *tenure, now time.Time, nanos int64) *chunk {
 func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *chunk {
 	c := s.blank()
 	c.tenure, c.started = t, now
-	if len(t.due) > 0 {
+	if len(t.due) > 0 && t.due[0] < t.stopAt {
 		seq := t.due[0]
 		t.due = t.due[1:]
 		c.add(t, seq, nanos)
 	} else {
 		// Control records at the head are settled, and freed, before they come here.
 		t.next = max(t.next, resequence.Seq(t.tracker.Settled()))
-		end := t.window.Next()
+		end := min(t.window.Next(), t.stopAt)
 		for ; t.next < end && len(c.attempts) < size; t.next++ {
 			c.add(t, t.next, nanos)
 		}

@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -47,6 +48,7 @@ type tenure struct {
 	// stopped says why the partition does not go on until it is assigned again.
 	stopped   string
 	stoppedAt time.Time
+	stopAt    resequence.Seq // it goes no further than this one
 
 	assignedAt time.Time
 
@@ -131,6 +133,7 @@ func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *ten
 		cancel:       cancel,
 		assignedAt:   now,
 		stable:       -1,
+		stopAt:       math.MaxUint64,
 		idleAt:       -1,
 		output:       outputTopic(opts.Output.Topic, key.topic, opts.Source.Regex),
 		provenance:   key.String() + "/",
@@ -147,7 +150,7 @@ func (t *tenure) bytes() int64 { return t.window.Bytes() + t.spillBytes }
 
 // wants reports whether there is something to dispatch.
 func (t *tenure) wants() bool {
-	return t.phase == open && t.stopped == "" && (len(t.due) > 0 || t.next < t.window.Next())
+	return t.phase == open && (len(t.due) > 0 && t.due[0] < t.stopAt || t.next < min(t.window.Next(), t.stopAt))
 }
 
 // quiet reports whether a draining tenure has nothing left to wait for.
@@ -155,7 +158,7 @@ func (t *tenure) quiet() bool {
 	if t.running > 0 || t.inFlight > 0 {
 		return false
 	}
-	return t.emitNext == t.released() || t.stopped != "" || t.sink == nil
+	return t.emitNext == min(t.released(), t.stopAt) || t.sink == nil
 }
 
 // released is one past the newest released record.

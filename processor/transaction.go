@@ -142,7 +142,7 @@ func (d *drain) settledButForTxn() bool {
 		if t.phase == closed {
 			return true // lost: abort at once
 		}
-		if t.running > 0 || t.stopped == "" && t.sink != nil && t.refused == nil && t.emitNext != t.released() {
+		if t.running > 0 || t.sink != nil && t.refused == nil && t.emitNext != min(t.released(), t.stopAt) {
 			return false
 		}
 	}
@@ -312,9 +312,7 @@ func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
 			}
 		}
 		t.emitNext, t.inFlight = first, 0
-		if t.stopped == "" {
-			t.refused = nil
-		}
+		t.refused = nil
 		l.budget.account(t)
 	}
 }

@@ -107,10 +107,13 @@ func (l *loop) watched(found sighting) {
 	}
 	for _, t := range l.tenures {
 		if from := found.both[t.topic]; from != "" {
-			l.stop(t, fmt.Sprintf("the topic is the output of %s, so reading it would go round in circles: have the expression leave it out", from))
+			l.stop(t, 0, fmt.Sprintf("the topic is the output of %s, so reading it would go round in circles: have the expression leave it out", from))
 			continue
 		}
 		if s := found.sinks[t.output]; s != nil {
+			if t.sink != nil && t.sink.partitions != s.partitions && l.producer != nil {
+				l.producer.ForceMetadataRefresh() // its own view may be old by now
+			}
 			t.sink = s
 		}
 		if s := found.sinks[l.opts.DeadLetterTopic]; s != nil {
