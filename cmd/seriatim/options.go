@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"seriatim/config"
 	"seriatim/kafka"
 	"seriatim/processor"
@@ -78,14 +76,19 @@ func simulateOptions(c config.Simulate) transform.SimulateOptions {
 	return transform.SimulateOptions(c)
 }
 
+// httpOptions has a connection for each worker.
+func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
+	return transform.HTTPOptions{URLs: c.URLs, Timeout: c.Timeout, Connections: workers}
+}
+
 // transformOf returns the transform that the settings choose.
-func transformOf(c config.Transform) (processor.Transform, error) {
-	switch {
-	case c.Pass != nil:
-		return transform.Pass(), nil
-	case c.Simulate != nil:
-		return transform.Simulate(simulateOptions(*c.Simulate)), nil
+func transformOf(c config.Pipeline) (processor.Transform, error) {
+	switch t := c.Transform; {
+	case t.HTTP != nil:
+		return transform.HTTP(httpOptions(*t.HTTP, c.Workers))
+	case t.Simulate != nil:
+		return transform.Simulate(simulateOptions(*t.Simulate)), nil
 	default:
-		return nil, errors.New("is not built yet")
+		return transform.Pass(), nil
 	}
 }

@@ -1,0 +1,189 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// The tests of this file start instances in a cluster where something is missing.
+// Each says what it is, and goes on by itself once it is there.
+
+func TestOutputTopicMissing(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 3)
+	in.produce(t, 100)
+	out := unique(t, ".out")
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out)))
+	line := i.awaitUnready(t, name, out, "does not exist", "--create --topic "+out+" --partitions 3")
+	t.Log(line)
+	createTopic(t, out, 3)
+	i.awaitReady(t)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}
+
+func TestInputTopicMissing(t *testing.T) {
+	t.Parallel()
+	in := &input{topic: unique(t, ".in"), next: make([]int, 2)}
+	out := newTopic(t, ".out", 2)
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out)))
+	line := i.awaitUnready(t, name, in.topic, "does not exist", "--create --topic "+in.topic)
+	t.Log(line)
+	createTopic(t, in.topic, 2)
+	in.produce(t, 100)
+	i.awaitReady(t)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}
+
+func TestOutputWithFewerPartitions(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 4)
+	in.produce(t, 100)
+	out := newTopic(t, ".out", 2)
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out)))
+	line := i.awaitUnready(t, name, out, "2 partitions", "--alter --topic "+out+" --partitions 4")
+	t.Log(line)
+	awaitOutput(t, out, 200) // the two others go on
+	if _, err := bed.admin.UpdatePartitions(within(t, patience), 4, out); err != nil {
+		t.Fatal(err)
+	}
+	i.awaitReady(t)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}
+
+// TestInputGrows adds partitions to a topic that is being read: they are new, and
+// read from their beginning.
+func TestInputGrows(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 2)
+	out := newTopic(t, ".out", 4)
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out).with(settings{"input": settings{"start": "latest"}})))
+	i.awaitPartitions(t, name, 2)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	in.produce(t, 100)
+	if _, err := bed.admin.UpdatePartitions(within(t, patience), 4, in.topic); err != nil {
+		t.Fatal(err)
+	}
+	in.next = append(in.next, 0, 0)
+	in.produce(t, 100)
+	i.awaitPartitions(t, name, 4)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}
+
+// secured returns the settings of a process that logs in.
+func secured(login settings, pipelines ...settings) settings {
+	return process(pipelines...).with(settings{"kafka": settings{
+		"brokers": bed.cluster.SecureBrokers(),
+		"tls":     settings{"enabled": true, "ca_file": bed.cluster.CAFile},
+		"sasl":    login,
+	}})
+}
+
+// TestScramOverTLS runs the binary with each mechanism.
+func TestScramOverTLS(t *testing.T) {
+	t.Parallel()
+	for _, mechanism := range []string{"scram-sha-256", "scram-sha-512", "plain"} {
+		t.Run(mechanism, func(t *testing.T) {
+			t.Parallel()
+			in := newInput(t, 2)
+			out := newTopic(t, ".out", 2)
+			in.produce(t, 100)
+			name := unique(t, "")
+			grantPipeline(t, "alice", in.topic, out, group(name))
+			i := start(t, secured(
+				settings{"mechanism": mechanism, "username": "alice", "password": users["alice"]},
+				pipeline(name, in.topic, out)))
+			awaitCaughtUp(t, patience, group(name), in.topic)
+			i.awaitReady(t)
+			i.drain(t)
+			compareExact(t, in.topic, out)
+			if text := i.logText(); strings.Contains(text, users["alice"]) {
+				t.Errorf("the log tells the password:\n%s", text)
+			}
+		})
+	}
+}
+
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 1)
+	name := unique(t, "")
+	i := start(t, secured(
+		settings{"mechanism": "scram-sha-256", "username": "alice", "password": "not hers"},
+		pipeline(name, in.topic, newTopic(t, ".out", 1))))
+	line := i.awaitUnready(t, name, "SASL_AUTHENTICATION_FAILED", "kafka.sasl")
+	t.Log(line)
+	if code := i.terminate(t); code != 0 {
+		t.Errorf("exit code %d, want 0: nothing was begun", code)
+	}
+}
+
+// grantPipeline grants a user what a pipeline needs, and no more.
+func grantPipeline(t *testing.T, user, in, out, group string) {
+	t.Helper()
+	grant(t, kadm.NewACLs().Allow("User:"+user).Topics(in).Groups(group).Operations(kadm.OpRead, kadm.OpDescribe))
+	grant(t, kadm.NewACLs().Allow("User:"+user).Topics(out).Operations(kadm.OpWrite, kadm.OpDescribe))
+}
+
+// TestRefused takes one grant away at a time.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		refuse func(in, out, group string) *kadm.ACLBuilder
+		words  func(in, out, group string) []string
+	}{
+		"group": {
+			func(_, _, group string) *kadm.ACLBuilder {
+				return kadm.NewACLs().Groups(group).Operations(kadm.OpRead)
+			},
+			func(_, _, group string) []string { return []string{group, "GROUP_AUTHORIZATION_FAILED", "READ"} },
+		},
+		"input": {
+			func(in, _, _ string) *kadm.ACLBuilder { return kadm.NewACLs().Topics(in).Operations(kadm.OpRead) },
+			func(in, _, _ string) []string { return []string{in, "TOPIC_AUTHORIZATION_FAILED", "READ"} },
+		},
+		"output": {
+			func(_, out, _ string) *kadm.ACLBuilder { return kadm.NewACLs().Topics(out).Operations(kadm.OpWrite) },
+			func(_, out, _ string) []string { return []string{"TOPIC_AUTHORIZATION_FAILED", "WRITE"} },
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := newInput(t, 2)
+			out := newTopic(t, ".out", 2)
+			in.produce(t, 100)
+			name := unique(t, "")
+			grantPipeline(t, "bob", in.topic, out, group(name))
+			denied := test.refuse(in.topic, out, group(name)).Deny("User:bob").DenyHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
+			if _, err := bed.admin.CreateACLs(within(t, patience), denied); err != nil {
+				t.Fatal(err)
+			}
+			i := start(t, secured(
+				settings{"mechanism": "scram-sha-512", "username": "bob", "password": users["bob"]},
+				pipeline(name, in.topic, out)))
+			line := i.awaitUnready(t, test.words(in.topic, out, group(name))...)
+			t.Log(line)
+			if _, err := bed.admin.DeleteACLs(within(t, patience), denied); err != nil {
+				t.Fatal(err)
+			}
+			awaitCaughtUp(t, patience, group(name), in.topic)
+			i.awaitReady(t)
+			i.drain(t)
+			compareExact(t, in.topic, out)
+		})
+	}
+}
