@@ -203,7 +203,7 @@ func TestStart(t *testing.T) {
 	for n, test := range tests {
 		name := unique(t, "")
 		outs[n], groups[n] = newTopic(t, ".out", 2), group(name)
-		i := start(t, process(pipeline(name, in.topic, outs[n]).with(settings{"input": settings{"start": test.start}})))
+		start(t, process(pipeline(name, in.topic, outs[n]).with(settings{"input": settings{"start": test.start}})))
 		awaitCaughtUp(t, patience, groups[n], in.topic)
 	}
 	in.produce(t, 25)

@@ -86,7 +86,7 @@ func TestTerminate(t *testing.T) {
 	second.awaitEmitted(t, name, 1000)
 	l.end()
 	second.drain(t)
-	third := start(t, process(pipeline(name, in.topic, out)))
+	start(t, process(pipeline(name, in.topic, out)))
 	awaitCaughtUp(t, patience, group(name), in.topic)
 	compareExact(t, in.topic, out)
 }
