@@ -12,6 +12,7 @@ RESULTS  := .cache/test
 GOTEST   := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg
 UNIT     = $$($(GO) list ./... | grep -v '/integration')
 FUZZTIME := 30s
+FOR      := 10m
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,11 +50,11 @@ lint: ## Check style, mistakes, formatting and go.mod
 fmt: ## Format the Go code
 	$(TOOL) golangci-lint fmt
 
-bench: ## Measure speed against a bare consume-produce loop
-	cd bench && $(GO) run .
+bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
+	cd bench && $(GO) run . $(BENCH)
 
-soak: ## Measure memory with a head stuck for ten minutes
-	cd bench && $(GO) run . soak
+soak: ## Measure memory with a head stuck for FOR (10m)
+	cd bench && $(GO) run . soak -for $(FOR)
 
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/testkafka"
+)
+
+// A bed is the broker that everything is measured on.
+type bed struct {
+	cluster *testkafka.Cluster
+	admin   *kadm.Client
+}
+
+func newBed(ctx context.Context) (*bed, error) {
+	cluster, err := testkafka.Start(ctx, testkafka.Options{})
+	if err != nil {
+		return nil, err
+	}
+	admin, err := cluster.Admin()
+	if err != nil {
+		return nil, errors.Join(err, cluster.Close())
+	}
+	return &bed{cluster, admin}, nil
+}
+
+func (b *bed) close() {
+	b.admin.Close()
+	if err := b.cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+}
+
+// A topic is an input: each of its partitions holds the same number of records.
+// The first 8 bytes of a record's value are its place in the partition, half of
+// the rest are random.
+type topic struct {
+	name       string
+	partitions int32
+	records    int64 // of each partition
+	size       int   // bytes of a value
+}
+
+// create makes an empty topic.
+func (b *bed) create(ctx context.Context, name string, partitions int32) error {
+	_, err := b.admin.CreateTopic(ctx, partitions, 1, nil, name)
+	return err
+}
+
+// fill makes the topic.
+func (b *bed) fill(ctx context.Context, t topic) error {
+	if err := b.create(ctx, t.name, t.partitions); err != nil {
+		return err
+	}
+	client, err := b.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(t.name))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var failed error
+	promise := func(_ *kgo.Record, err error) { failed = errors.Join(failed, err) }
+	for i := range t.records {
+		for p := range t.partitions {
+			client.Produce(ctx, &kgo.Record{Partition: p, Value: value(i, t.size)}, promise)
+		}
+	}
+	if err := client.Flush(ctx); err != nil {
+		return err
+	}
+	return failed
+}
+
+// value makes the value of record i of a partition.
+func value(i int64, size int) []byte {
+	v := make([]byte, size)
+	binary.BigEndian.PutUint64(v, uint64(i))
+	half := (size - 8) / 2
+	copy(v[size-half:], noise[rand.IntN(len(noise)-half):])
+	return v
+}
+
+// noise is what the random halves are cut from.
+var noise = func() []byte {
+	b := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
+}()
+
+// remove deletes topics. The broker frees their files a second later.
+func (b *bed) remove(ctx context.Context, names ...string) error {
+	_, err := b.admin.DeleteTopics(ctx, names...)
+	return err
+}
+
+// verify reads an output with a client of its own and checks that each partition
+// holds as many records as are wanted, in order, each once. Partitions of which
+// none is wanted are not looked at.
+func (b *bed) verify(ctx context.Context, output string, want []int64) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	start := make(map[int32]kgo.Offset)
+	var left int64
+	for p, n := range want {
+		if n > 0 {
+			start[int32(p)] = kgo.NewOffset().AtStart()
+			left += n
+		}
+	}
+	client, err := b.cluster.Client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{output: start}))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	next := make([]int64, len(want))
+	var inversions int64
+	for left > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("%d records of %s are missing: %w", left, output, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			place := int64(binary.BigEndian.Uint64(r.Value))
+			if place != next[r.Partition] {
+				inversions++
+			}
+			next[r.Partition] = place + 1
+			left--
+		})
+	}
+	if inversions > 0 {
+		return fmt.Errorf("%d records of %s are out of order", inversions, output)
+	}
+	ends, err := b.ends(ctx, output, len(want))
+	if err != nil {
+		return err
+	}
+	for p := range start {
+		if ends[p] != want[p] {
+			return fmt.Errorf("%s/%d holds %d records, want %d", output, p, ends[p], want[p])
+		}
+	}
+	return nil
+}
+
+// ends returns how many records each partition of a topic holds.
+func (b *bed) ends(ctx context.Context, topic string, partitions int) ([]int64, error) {
+	listed, err := b.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	ends := make([]int64, partitions)
+	for p := range ends {
+		o, ok := listed.Lookup(topic, int32(p))
+		if !ok || o.Err != nil {
+			return nil, fmt.Errorf("the end of %s/%d is not known: %w", topic, p, o.Err)
+		}
+		ends[p] = o.Offset
+	}
+	return ends, nil
+}

@@ -1,0 +1,12 @@
+// Bench measures what Seriatim costs and what it keeps up with, on a real Kafka
+// that it starts for the purpose:
+//
+//	go run .         # speed; "go run . -h" lists the flags
+//	go run . soak    # memory with a stuck head
+//
+// Speed is measured in pairs: the pipeline and what it is compared with run in
+// turn, each in a process of its own, so that what changes on the machine
+// changes both. A row shows the medians, and the interval that holds the median
+// of the ratios with 95 % certainty. Runs during which other programs used the
+// CPU are repeated. CPU time moves far less with such noise than speed does.
+package main

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
+	"seriatim/transform"
+)
+
+// A job is what one process measures: how long it takes to bring the records of
+// one topic into another.
+type job struct {
+	Bare    bool // a plain consume-produce loop instead of a pipeline
+	Workers int
+	Window  int
+	// Latency and Sigma describe the log-normal time of the transform; without a
+	// latency it passes records on.
+	Latency time.Duration
+	Sigma   float64
+	// Stuck has one record of partition 0 take for ever.
+	Stuck bool
+	// Others waits for the records of the other partitions only.
+	Others bool
+
+	Brokers        []string
+	In, Out, Group string
+	Records        int64  // how many are waited for
+	Profile        string // directory; empty profiles nothing
+}
+
+// stuckOffset is the offset of the record that takes for ever.
+const stuckOffset = 100
+
+// A result is what a job took.
+type result struct {
+	Records int64
+	Took    time.Duration
+	CPU     time.Duration // of the process, system included
+}
+
+func (r result) rate() float64 { return float64(r.Records) / r.Took.Seconds() }
+
+// cpu is the time per record in microseconds.
+func (r result) cpu() float64 { return float64(r.CPU.Microseconds()) / float64(r.Records) }
+
+// spawn runs the job in a process of its own, so that its CPU time is its own.
+func (j job) spawn(ctx context.Context) (result, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return result{}, err
+	}
+	text, err := json.Marshal(j)
+	if err != nil {
+		return result{}, err
+	}
+	cmd := exec.CommandContext(ctx, self, childCommand, string(text))
+	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return result{}, err
+	}
+	var r result
+	err = json.NewDecoder(bytes.NewReader(out)).Decode(&r)
+	return r, err
+}
+
+// run runs the job in this process.
+func (j job) run(ctx context.Context) (result, error) {
+	stopProfile, err := j.profile()
+	if err != nil {
+		return result{}, err
+	}
+	start := time.Now()
+	if j.Bare {
+		err = j.bare(ctx)
+	} else {
+		err = j.pipeline(ctx)
+	}
+	r := result{Records: j.Records, Took: time.Since(start), CPU: cpuTime()}
+	return r, errors.Join(err, stopProfile())
+}
+
+// bare is the fastest loop we know of around the same client: the fetched record
+// itself is produced again, into its own partition.
+func (j job) bare(ctx context.Context) error {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(j.Brokers...),
+		kgo.ConsumerGroup(j.Group),
+		kgo.ConsumeTopics(j.In),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+	)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var acked int64
+	done := make(chan error, 1)
+	promise := func(_ *kgo.Record, err error) { // called by one goroutine at a time
+		acked++
+		if err != nil || acked == j.Records {
+			select {
+			case done <- err:
+			default:
+			}
+		}
+	}
+	for polled := int64(0); polled < j.Records; {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			polled++
+			r.Topic = j.Out
+			client.Produce(ctx, r, promise)
+		})
+	}
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	return client.CommitUncommittedOffsets(ctx)
+}
+
+// pipeline is Seriatim, from its first connection to the commit and the end of
+// its membership. With a stuck record it ends when the others are settled.
+func (j job) pipeline(ctx context.Context) error {
+	pipeline, err := processor.New(processor.Options{
+		Name:         "bench",
+		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...)},
+		Source:       processor.Source{Topics: []string{j.In}, Group: j.Group},
+		Output:       processor.Output{Topic: j.Out},
+		Workers:      j.Workers,
+		Window:       processor.Window{Records: j.Window},
+		DrainTimeout: time.Second,
+	}, j.transform())
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- pipeline.Run(ctx) }()
+
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for settled := int64(0); settled < j.Records; {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("the pipeline ended with %d of %d records settled: %w", settled, j.Records, err)
+		case <-look.C:
+		}
+		status, err := pipeline.Status(ctx)
+		if err != nil {
+			return err
+		}
+		settled = 0
+		for _, p := range status.Partitions {
+			if !j.Others || p.Partition != 0 {
+				settled += int64(p.Settled)
+			}
+		}
+	}
+	if j.Stuck {
+		return nil // it would wait for the drain deadline
+	}
+	stop()
+	return <-ended
+}
+
+func (j job) transform() processor.Transform {
+	inner := transform.Simulate(transform.SimulateOptions{Latency: j.Latency, Sigma: j.Sigma, Seed: 1})
+	if !j.Stuck {
+		return inner
+	}
+	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+		if in.Partition == 0 && in.Offset == stuckOffset {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return inner.Transform(ctx, in, out)
+	})
+}
+
+// profile starts a profile of the CPU and returns what ends it and adds one of
+// the allocations.
+func (j job) profile() (stop func() error, err error) {
+	if j.Profile == "" {
+		return func() error { return nil }, nil
+	}
+	if err := os.MkdirAll(j.Profile, 0o755); err != nil {
+		return nil, err
+	}
+	runtime.MemProfileRate = 64 << 10
+	cpu, err := os.Create(filepath.Join(j.Profile, j.Group+".cpu.prof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(cpu); err != nil {
+		return nil, err
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		allocs, err := os.Create(filepath.Join(j.Profile, j.Group+".allocs.prof"))
+		if err != nil {
+			return err
+		}
+		return errors.Join(cpu.Close(), pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close())
+	}, nil
+}
+
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	run, args := speed, os.Args[1:]
+	if len(args) > 0 {
+		switch args[0] {
+		case "soak":
+			run, args = soak, args[1:]
+		case childCommand:
+			run, args = child, args[1:]
+		}
+	}
+	if err := run(ctx, args); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// speed measures the rows and writes them down.
+func speed(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	only := flags.String("only", "", "measure only the rows whose name matches this `expression`")
+	pairs := flags.Int("pairs", 0, "measure this many pairs of each row instead of its own number")
+	profile := flags.String("profile", "", "have the pipelines write CPU and allocation profiles to this `directory`")
+	out := flags.String("o", filepath.Join("results", time.Now().Format(time.DateOnly)+".md"), "write the results to this `file`; empty writes none")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	bed, err := newBed(ctx)
+	if err != nil {
+		return err
+	}
+	defer bed.close()
+
+	var outcomes []outcome
+	for _, r := range rows {
+		if !wanted.MatchString(r.name) {
+			continue
+		}
+		if *pairs > 0 {
+			r.pairs = *pairs
+		}
+		r.a.Profile = *profile
+		o, err := r.measure(ctx, bed)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		outcomes = append(outcomes, o)
+	}
+	if len(outcomes) == 0 {
+		return fmt.Errorf("-only: no row matches %q", *only)
+	}
+	table := tableOf(outcomes)
+	fmt.Fprint(os.Stdout, "\n", table)
+	if *out != "" {
+		if err := os.MkdirAll(filepath.Dir(*out), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(*out, []byte(heading(ctx)+"\n"+table), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, o := range outcomes {
+		if o.missed() {
+			return errors.New("a bar was missed")
+		}
+	}
+	return nil
+}
+
+// childCommand is the first argument of a process that runs one job.
+const childCommand = "child"
+
+// child runs the job in its only argument and prints the result.
+func child(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: want one argument, got %q", childCommand, strings.Join(args, " "))
+	}
+	var j job
+	if err := json.Unmarshal([]byte(args[0]), &j); err != nil {
+		return err
+	}
+	r, err := j.run(ctx)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A load is how much CPU time all programs and our own (this process, its
+// children that live, and those that it has waited for) have used, in the ticks
+// of /proc. Elsewhere than on linux it is zero.
+type load struct{ all, idle, own int64 }
+
+func readLoad() load {
+	var l load
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line) {
+		n, err := strconv.ParseInt(field, 10, 64)
+		switch {
+		case err != nil || i > 8: // the name of the line, and guests, who are counted in user
+		case i == 4 || i == 5: // idle, waiting for disks
+			l.all += n
+			l.idle += n
+		default:
+			l.all += n
+		}
+	}
+	self := os.Getpid()
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name in parentheses may hold anything.
+		_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+		fields := strings.Fields(rest)
+		if len(fields) < 15 {
+			continue
+		}
+		if parent := fields[1]; parent != strconv.Itoa(self) && filepath.Base(filepath.Dir(name)) != strconv.Itoa(self) {
+			continue
+		}
+		for _, field := range fields[11:15] { // user, system, and those of children waited for
+			n, _ := strconv.ParseInt(field, 10, 64)
+			l.own += n
+		}
+	}
+	return l
+}
+
+// foreign is the share of the machine that other programs have used since then.
+func (l load) foreign(then load) float64 {
+	all := l.all - then.all
+	if all == 0 {
+		return 0
+	}
+	return max(0, float64(all-(l.idle-then.idle)-(l.own-then.own))/float64(all))
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
