@@ -124,8 +124,10 @@ function outputJSON({ key, value, headers = {} }) {
 }
 
 function answer(res, status, headers = {}, body = undefined) {
-  res.writeHead(status, stopping ? { ...headers, Connection: 'close' } : headers);
-  res.end(body);
+  res.statusCode = status;
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
+  if (stopping) res.setHeader('Connection', 'close');
+  res.end(body); // with a Content-Length
 }
 
 function answerWith(res, result) {
