@@ -96,7 +96,35 @@ func TestKeepGoesOnAfterTheVerdict(t *testing.T) {
 	}
 }
 
-// ownPipeline is a pipeline as a user's configuration makes it.
+func TestVerdictTellsLostFromUnderWay(t *testing.T) {
+	for name, test := range map[string]struct {
+		came    []int64
+		hurried bool
+		want    string
+		wrong   bool
+	}{
+		"all came":               {[]int64{0, 1, 2, 3}, false, "4 records, 0 out of order, 0 lost; ", false},
+		"the last did not come":  {[]int64{0, 1}, false, "4 records, 0 out of order, 2 lost; ", true},
+		"they had no time":       {[]int64{0, 1}, true, "4 records, 0 out of order, 0 lost, 2 still under way; ", false},
+		"one was skipped":        {[]int64{0, 2}, true, "4 records, 0 out of order, 1 lost, 1 still under way; ", true},
+		"one came again":         {[]int64{0, 1, 1, 2, 3}, false, "4 records, 0 out of order, 0 lost, 1 repeated; ", false},
+		"one came after another": {[]int64{0, 2, 1, 3}, false, "4 records, 1 out of order, 0 lost; ", true},
+	} {
+		now := time.Now()
+		s := sideBySide{seriatim: newTally(now), sequential: newTally(now), marked: map[int32]int64{1: 4}}
+		for _, n := range test.came {
+			r := record(1, n)
+			r.Topic, r.Partition, r.Timestamp = outTopic, 1, now
+			s.see(r, now.Add(time.Second))
+		}
+		lines, wrong := s.verdict(now.Add(time.Second), test.hurried)
+		if want := test.want + "latency 1.0 s against -"; lines[0] != want || wrong != test.wrong {
+			t.Errorf("%s: %q, wrong %v; want %q, %v", name, lines[0], wrong, want, test.wrong)
+		}
+	}
+}
+
+// ownOf is a pipeline as a user's configuration makes it.
 func ownOf(t *testing.T, broker *kafka.Embedded, tr processor.Transform) (OwnPipeline, *processor.Pipeline) {
 	t.Helper()
 	p, err := processor.New(processor.Options{

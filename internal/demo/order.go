@@ -3,9 +3,9 @@ package demo
 // An order checks one stream whose records are numbered 0, 1, 2 and so on. The
 // zero order has seen nothing.
 type order struct {
-	next    int64              // all before it were seen
-	ahead   map[int64]struct{} // seen, and beyond next
-	highest int64              // seen; one less than next if nothing is ahead
+	next  int64              // all before it were seen
+	ahead map[int64]struct{} // seen, and beyond next
+	end   int64              // one past the last of those that were seen
 
 	outOfOrder int // records that came after a later one
 	repeated   int // records that came again
@@ -17,10 +17,10 @@ func (o *order) see(n int64) {
 		o.repeated++
 		return
 	}
-	if n < o.highest {
+	if n < o.end {
 		o.outOfOrder++
 	}
-	if o.highest = max(o.highest, n); n != o.next {
+	if o.end = max(o.end, n+1); n != o.next {
 		if o.ahead == nil {
 			o.ahead = make(map[int64]struct{})
 		}
@@ -35,15 +35,15 @@ func (o *order) see(n int64) {
 	}
 }
 
-// missing counts the records before end that were not seen.
-func (o *order) missing(end int64) int {
-	missing := end - o.next
-	for n := range o.ahead {
-		if n < end {
-			missing--
+// missing counts the records before sent that were not seen: those that later
+// ones came before, and those that may still be under way.
+func (o *order) missing(sent int64) (skipped, coming int) {
+	for n := o.next; n < min(o.end, sent); n++ {
+		if _, seen := o.ahead[n]; !seen {
+			skipped++
 		}
 	}
-	return int(max(0, missing))
+	return skipped, int(max(0, sent-o.end))
 }
 
 // A sparseOrder checks one stream whose numbers have gaps and may repeat, as the

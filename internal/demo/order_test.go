@@ -7,31 +7,32 @@ import (
 
 func TestOrder(t *testing.T) {
 	tests := map[string]struct {
-		came                          []int64
-		end                           int64 // how many were sent
-		outOfOrder, repeated, missing int
+		came                                  []int64
+		sent                                  int64
+		outOfOrder, repeated, skipped, coming int
 	}{
-		"nothing came":                  {nil, 3, 0, 0, 3},
-		"nothing was sent":              {nil, 0, 0, 0, 0},
-		"in order":                      {[]int64{0, 1, 2, 3}, 4, 0, 0, 0},
-		"the last are under way":        {[]int64{0, 1}, 4, 0, 0, 2},
-		"two changed places":            {[]int64{0, 2, 1, 3}, 4, 1, 0, 0},
-		"the first came last":           {[]int64{1, 2, 3, 0}, 4, 1, 0, 0},
-		"backwards":                     {[]int64{3, 2, 1, 0}, 4, 3, 0, 0},
-		"one is lost":                   {[]int64{0, 2, 3}, 4, 0, 0, 1},
-		"one is late, after a gap":      {[]int64{0, 1, 5, 3}, 6, 1, 0, 2},
-		"one came again":                {[]int64{0, 1, 1, 2}, 3, 0, 1, 0},
-		"one came again ahead of a gap": {[]int64{0, 2, 2, 1}, 3, 1, 1, 0},
-		"what came after the end":       {[]int64{0, 1, 2, 4}, 2, 0, 0, 0},
+		"nothing came":                  {nil, 3, 0, 0, 0, 3},
+		"nothing was sent":              {nil, 0, 0, 0, 0, 0},
+		"in order":                      {[]int64{0, 1, 2, 3}, 4, 0, 0, 0, 0},
+		"the last are under way":        {[]int64{0, 1}, 4, 0, 0, 0, 2},
+		"two changed places":            {[]int64{0, 2, 1, 3}, 4, 1, 0, 0, 0},
+		"the first came last":           {[]int64{1, 2, 3, 0}, 4, 1, 0, 0, 0},
+		"backwards":                     {[]int64{3, 2, 1, 0}, 4, 3, 0, 0, 0},
+		"one is lost":                   {[]int64{0, 2, 3}, 5, 0, 0, 1, 1},
+		"one is late, after a gap":      {[]int64{0, 1, 5, 3}, 6, 1, 0, 2, 0},
+		"one came again":                {[]int64{0, 1, 1, 2}, 3, 0, 1, 0, 0},
+		"one came again ahead of a gap": {[]int64{0, 2, 2, 1}, 3, 1, 1, 0, 0},
+		"what came after the end":       {[]int64{0, 1, 2, 4}, 2, 0, 0, 0, 0},
 	}
 	for name, test := range tests {
 		var o order
 		for _, n := range test.came {
 			o.see(n)
 		}
-		if o.outOfOrder != test.outOfOrder || o.repeated != test.repeated || o.missing(test.end) != test.missing {
-			t.Errorf("%s: %d out of order, %d repeated, %d missing; want %d, %d, %d", name,
-				o.outOfOrder, o.repeated, o.missing(test.end), test.outOfOrder, test.repeated, test.missing)
+		skipped, coming := o.missing(test.sent)
+		if o.outOfOrder != test.outOfOrder || o.repeated != test.repeated || skipped != test.skipped || coming != test.coming {
+			t.Errorf("%s: %d out of order, %d repeated, %d skipped, %d coming; want %d, %d, %d, %d", name,
+				o.outOfOrder, o.repeated, skipped, coming, test.outOfOrder, test.repeated, test.skipped, test.coming)
 		}
 	}
 }
@@ -62,8 +63,8 @@ func TestTallyKeepsDestinationsApart(t *testing.T) {
 	if r := tally.report(now); r.outOfOrder != 1 || r.seen != 6 || r.p50 != time.Second/2 {
 		t.Errorf("got %+v, want 6 seen, 1 out of order, p50 500ms", r)
 	}
-	if got := tally.missing(map[int32]int64{0: 4, 1: 3, 2: 5}); got != 6 {
-		t.Errorf("%d missing, want 6: one of the first, five of a destination that nothing came of", got)
+	if skipped, coming := tally.missing(map[int32]int64{0: 4, 1: 3, 2: 5}); skipped != 0 || coming != 6 {
+		t.Errorf("%d skipped, %d coming; want none, and 6: one of the first, five of a destination that nothing came of", skipped, coming)
 	}
 }
 

@@ -271,7 +271,7 @@ func (p *ownPipeline) unread() int {
 	return max(0, emitted-p.tally.report(time.Now()).seen)
 }
 
-func (o *own) verdict(now time.Time) (lines []string, wrong bool) {
+func (o *own) verdict(now time.Time, hurried bool) (lines []string, wrong bool) {
 	for _, p := range o.pipelines {
 		p.ask()
 		settled, emitted := p.counts()
@@ -283,7 +283,7 @@ func (o *own) verdict(now time.Time) (lines []string, wrong bool) {
 		} else {
 			line += ", order not known (output.provenance is off, or the output topic is shared)"
 		}
-		if lost := p.unread(); lost > 0 && o.ended {
+		if lost := p.unread(); lost > 0 && o.ended && !hurried {
 			line += fmt.Sprintf(", %d lost", lost)
 			wrong = true
 		}

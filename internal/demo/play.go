@@ -17,15 +17,16 @@ type play interface {
 	mark()
 	// pending counts what the verdict is about and did not come out yet.
 	pending() int
-	// verdict sums up. Wrong is what should never happen.
-	verdict(now time.Time) (lines []string, wrong bool)
+	// verdict sums up. It is hurried if there was little time for what was under
+	// way. Wrong is what should never happen.
+	verdict(now time.Time, hurried bool) (lines []string, wrong bool)
 }
 
 const (
 	drawEvery = 200 * time.Millisecond
 	sayEvery  = 5 * time.Second
 	// settleTime is how long the verdict waits for what is still under way.
-	settleTime = 10 * time.Second
+	settleTime = 20 * time.Second
 	// hurryTime is the same for somebody who has pressed Ctrl-C.
 	hurryTime = 3 * time.Second
 )
@@ -59,7 +60,11 @@ func (p *presenter) present(ctx context.Context) (wrong bool) {
 	last := p.now()
 	last.footer = nil // there is nothing left to look into
 	p.screen.leave(last)
+	if p.screen.live() {
+		p.screen.print("")
+	}
 	p.screen.print(p.paint(lines, wrong)...)
+	p.screen.Close() // what is still under way may only be told of as unfinished
 	return wrong
 }
 
@@ -76,20 +81,23 @@ func (p *presenter) paint(lines []string, wrong bool) []string {
 	return painted
 }
 
-// judge waits until what was sent has come out, for a while, and returns the verdict.
+// judge waits until what was sent has come out, for a while, and returns the
+// verdict. When ctx ends there is less time.
 func (p *presenter) judge(ctx context.Context) (wrong bool, lines []string) {
-	patience := settleTime
-	if ctx.Err() != nil {
-		patience = hurryTime
-	}
 	if !p.keep || ctx.Err() != nil {
 		p.stopInput()
 	}
 	p.mark()
 	p.judging = true
-	p.show(context.WithoutCancel(ctx), patience, func() bool { return p.pending() == 0 })
+	done := func() bool { return p.pending() == 0 }
+	p.show(ctx, settleTime, done)
+	hurried := ctx.Err() != nil
+	if hurried {
+		p.stopInput()
+		p.show(context.WithoutCancel(ctx), hurryTime, done)
+	}
 	p.judging = false
-	lines, wrong = p.verdict(time.Now())
+	lines, wrong = p.verdict(time.Now(), hurried)
 	return wrong, lines
 }
 

@@ -162,7 +162,10 @@ func (w logWriter) Write(p []byte) (int, error) {
 	s := w.screen
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.open {
+	switch {
+	case s.closed:
+		return len(p), nil
+	case !s.open:
 		return s.err.Write(p)
 	}
 	for line := range strings.Lines(string(p)) {

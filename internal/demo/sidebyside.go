@@ -214,18 +214,27 @@ func (s *sideBySide) stopInput() { s.endInput() }
 
 func (s *sideBySide) mark() { s.marked, _ = s.feed.counts() }
 
-func (s *sideBySide) pending() int { return s.seriatim.missing(s.marked) }
+func (s *sideBySide) pending() int {
+	skipped, coming := s.seriatim.missing(s.marked)
+	return skipped + coming
+}
 
-func (s *sideBySide) verdict(now time.Time) (lines []string, wrong bool) {
+func (s *sideBySide) verdict(now time.Time, hurried bool) (lines []string, wrong bool) {
 	total := 0
 	for _, n := range s.marked {
 		total += int(n)
 	}
 	ours, theirs := s.seriatim.report(now), s.sequential.report(now)
-	lost := s.pending()
+	lost, coming := s.seriatim.missing(s.marked)
+	if !hurried { // they had time enough
+		lost, coming = lost+coming, 0
+	}
 	line := fmt.Sprintf("%d records, %d out of order, %d lost", total, ours.outOfOrder, lost)
 	if ours.repeated > 0 {
 		line += fmt.Sprintf(", %d repeated", ours.repeated)
+	}
+	if coming > 0 {
+		line += fmt.Sprintf(", %d still under way", coming)
 	}
 	line += fmt.Sprintf("; latency %s against %s", seconds(ours.p50), seconds(theirs.p50))
 	if s.sequentialHistory.grows() {

@@ -24,7 +24,7 @@ func headOf(name string, p processor.PartitionStatus) head {
 	h.offset, h.age, h.attempt, h.behind = p.Head.Offset, p.Head.Age, p.Head.Attempt, p.Head.Behind
 	switch {
 	case p.Head.Running:
-		h.doing = "is transformed"
+		h.doing = "being transformed"
 	case p.Head.Attempt == 0:
 		h.doing = "waits for a worker"
 	default:

@@ -77,17 +77,19 @@ func (t *tally) report(now time.Time) report {
 	return r
 }
 
-// missing counts the records that were sent, by destination, and not seen.
-func (t *tally) missing(sent map[int32]int64) int {
+// missing counts the records that were sent, by destination, and not seen, as
+// order.missing does.
+func (t *tally) missing(sent map[int32]int64) (skipped, coming int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	missing := 0
 	for destination, n := range sent {
 		o := t.dense[destination]
 		if o == nil {
 			o = new(order)
 		}
-		missing += o.missing(n)
+		s, c := o.missing(n)
+		skipped += s
+		coming += c
 	}
-	return missing
+	return skipped, coming
 }

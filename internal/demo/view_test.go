@@ -31,7 +31,7 @@ func someFrame() frame {
 		},
 		charts: []chart{{"one at a time", false, rising}, {"Seriatim", true, level}},
 		heads: []head{
-			{name: "north", offset: 97, age: 420 * time.Millisecond, attempt: 1, doing: "is transformed"},
+			{name: "north", offset: 97, age: 420 * time.Millisecond, attempt: 1, doing: "being transformed"},
 			{name: "east", offset: 91, age: 1900 * time.Millisecond, attempt: 2, doing: "waits for a retry", behind: 5},
 			{name: "south", idle: true},
 			{name: "west", offset: 5, age: 3 * time.Minute, attempt: 5, stopped: true, behind: 1234},
