@@ -92,7 +92,7 @@ pipelines:
 	}
 	for _, want := range []string{
 		`The kafka section of your configuration is ignored: a broker inside this process holds in\.demo, out\.demo,`,
-		`(?m)^orders: (4[0-9]|5[0-9]) records, [45][0-9] outputs, 0 out of order; latency 0\.\d s$`,
+		`(?m)^orders: (4[0-9]|5[0-9]) records, [45][0-9] outputs, 0 out of order; latency (0\.\d s|\d+ ms)$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("nothing matches %s:\n%s", want, out)

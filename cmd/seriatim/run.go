@@ -19,6 +19,9 @@ func runCommand() *cobra.Command {
 is being transformed, emit it, commit and leave the group, within drain_timeout.
 A second signal ends the process at once.
 
+Unless GOMEMLIMIT is set in the environment, the garbage collector aims at the
+sum of window.bytes and 150 MiB for each pipeline.
+
 Exit codes:
   0   drained
   1   failed: the log says why
@@ -34,11 +37,11 @@ Exit codes:
 			}
 			signals, stop := stopSignals()
 			defer stop()
-			limitMemory(cfg.Pipelines)
 			p, err := newProcess(cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
+			limitMemory(cfg.Pipelines)
 			return p.run(cmd.Context(), signals)
 		},
 	}

@@ -44,11 +44,14 @@ type head struct {
 	stopped bool
 }
 
-// seconds writes a duration for people, with two digits or a little more.
+// seconds writes a duration for people, with two digits or a little more; less
+// than nothing is not known.
 func seconds(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "-"
+	case d < 100*time.Millisecond:
+		return millis(d)
 	case d < 9950*time.Millisecond:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < 2*time.Minute:

@@ -114,6 +114,9 @@ func (p *presenter) show(ctx context.Context, length time.Duration, done func() 
 	defer draw.Stop()
 	say := time.NewTicker(sayEvery)
 	defer say.Stop()
+	if p.screen.live() {
+		p.screen.draw(p.now())
+	}
 	for !done() {
 		select {
 		case <-ctx.Done():
@@ -121,7 +124,8 @@ func (p *presenter) show(ctx context.Context, length time.Duration, done func() 
 		case <-end:
 			return
 		case <-draw.C:
-			if f := p.now(); p.screen.live() {
+			f := p.now() // keeps the history, also when it is not shown
+			if p.screen.live() {
 				p.screen.draw(f)
 			}
 		case <-say.C:

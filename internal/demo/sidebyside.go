@@ -92,6 +92,7 @@ type sideBySide struct {
 
 	history, sequentialHistory history
 	marked                     map[int32]int64 // what the verdict is about
+	growing                    bool            // what waits for the sequential side then
 }
 
 func (s *sideBySide) run(ctx context.Context, client []kgo.Opt, opts Options) (wrong bool, err error) {
@@ -212,7 +213,10 @@ func (s *sideBySide) frame(now time.Time) frame {
 
 func (s *sideBySide) stopInput() { s.endInput() }
 
-func (s *sideBySide) mark() { s.marked, _ = s.feed.counts() }
+func (s *sideBySide) mark() {
+	s.marked, _ = s.feed.counts()
+	s.growing = s.sequentialHistory.grows()
+}
 
 func (s *sideBySide) pending() int {
 	skipped, coming := s.seriatim.missing(s.marked)
@@ -237,7 +241,7 @@ func (s *sideBySide) verdict(now time.Time, hurried bool) (lines []string, wrong
 		line += fmt.Sprintf(", %d still under way", coming)
 	}
 	line += fmt.Sprintf("; latency %s against %s", seconds(ours.p50), seconds(theirs.p50))
-	if s.sequentialHistory.grows() {
+	if s.growing {
 		line += " and growing"
 	}
 	return []string{line}, ours.outOfOrder > 0 || lost > 0

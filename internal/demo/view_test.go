@@ -118,7 +118,7 @@ func TestLineOfAFrame(t *testing.T) {
 
 func TestSeconds(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-1: "-", 0: "0.0 s", 849 * time.Millisecond: "0.8 s", 9949 * time.Millisecond: "9.9 s", 9950 * time.Millisecond: "10 s",
+		-1: "-", 0: "0 ms", 12345 * time.Microsecond: "12 ms", 100 * time.Millisecond: "0.1 s", 849 * time.Millisecond: "0.8 s", 9949 * time.Millisecond: "9.9 s", 9950 * time.Millisecond: "10 s",
 		119 * time.Second: "119 s", 2 * time.Minute: "2m0s",
 	} {
 		if got := seconds(d); got != want {
