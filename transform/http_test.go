@@ -246,17 +246,31 @@ func show(records []*kgo.Record) []string {
 	return shown
 }
 
-// reply answers with the lines of head ("name: value") and the body.
+// reply answers with the lines of head ("name: value"), a Content-Length and the
+// body.
 func reply(status int, head, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		for line := range strings.Lines(head) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-			w.Header()[name] = append(w.Header()[name], strings.TrimSpace(value))
-		}
-		w.WriteHeader(status)
+		start(w, r, status, head+"\nContent-Length: "+strconv.Itoa(len(body)))
 		_, _ = io.WriteString(w, body)
 	}
+}
+
+// chunks is reply without a Content-Length.
+func chunks(status int, head, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start(w, r, status, head)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func start(w http.ResponseWriter, r *http.Request, status int, head string) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	for line := range strings.Lines(strings.TrimSpace(head)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		w.Header()[name] = append(w.Header()[name], strings.TrimSpace(value))
+	}
+	w.WriteHeader(status)
 }
 
 func TestHTTPOutputs(t *testing.T) {
@@ -331,16 +345,6 @@ func TestHTTPOutputs(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// chunks is reply without a Content-Length.
-func chunks(status int, head, body string) http.HandlerFunc {
-	whole := reply(status, head, "")
-	return func(w http.ResponseWriter, r *http.Request) {
-		whole(w, r)
-		_ = http.NewResponseController(w).Flush()
-		_, _ = io.WriteString(w, body)
 	}
 }
 

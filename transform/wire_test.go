@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,18 @@ func TestDecodingIsStrict(t *testing.T) {
 	for _, good := range []string{"%4a%4A", "%25", "a%2F"} {
 		if _, err := decodeName(good); err != nil {
 			t.Errorf("name %q: got error %v, want none", good, err)
+		}
+	}
+}
+
+func TestReplyHeadersHaveOneOrder(t *testing.T) {
+	// Maps have none: two ways to name a header, and null, in whatever order.
+	header := http.Header{"Seriatim-H-A": {"1", "2"}, "Seriatim-H-%61": {"0"}, "Seriatim-Hn-A": {"null"}, "Seriatim-H-B": {"3"}}
+	for range 100 {
+		changes, err := changesOf(header)
+		want := []change{{"a", [][]byte{[]byte("0"), []byte("1"), []byte("2"), nil}}, {"b", [][]byte{[]byte("3")}}}
+		if err != nil || !reflect.DeepEqual(changes, want) {
+			t.Fatalf("got %q and error %v, want %q", changes, err, want)
 		}
 	}
 }
