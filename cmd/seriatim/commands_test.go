@@ -19,7 +19,7 @@ pipelines:
     output: {topic: orders.out}
 `
 
-const badFile = `log: {levle: info}
+const badFile = `log: {lvel: info}
 pipelines:
   - name: orders
     input: {topics: [orders.in], start: earliest}
@@ -44,7 +44,7 @@ func files(t *testing.T) string {
 func TestCommands(t *testing.T) {
 	dir := files(t)
 	problems := `^` + strings.Join([]string{
-		`DIR/bad\.yaml:1:7: log\.levle: unknown key \(did you mean "level"\?\)`,
+		`DIR/bad\.yaml:1:7: log\.lvel: unknown key \(did you mean "level"\?\)`,
 		`DIR/bad\.yaml:6:21: pipelines\[0\]\.output\.topic: orders\.in is also an input topic.*`,
 		`DIR/bad\.yaml:8:5: pipelines\[0\]\.workers: is given twice, first at line 7`,
 	}, "\n") + "\n$"

@@ -55,7 +55,7 @@ func TestDemoGivesItsVerdictWhateverStraysIn(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit code %d, want 0", got)
 	}
-	want := `(?m)^(9[0-9]|1[01][0-9]) records, 0 out of order, 0 lost; latency \d\.\d s against \d\.\d s and growing$`
+	want := `(?m)^[1-9]\d* records, 0 out of order, 0 lost; latency \d\.\d s against \d\.\d s and growing$`
 	if !regexp.MustCompile(want).MatchString(out.String()) {
 		t.Errorf("no line matches %s:\n%s", want, out)
 	}
@@ -92,7 +92,7 @@ pipelines:
 	}
 	for _, want := range []string{
 		`The kafka section of your configuration is ignored: a broker inside this process holds in\.demo, out\.demo,`,
-		`(?m)^orders: (4[0-9]|5[0-9]) records, [45][0-9] outputs, 0 out of order; latency (0\.\d s|\d+ ms)$`,
+		`(?m)^orders: [1-9]\d* records, [1-9]\d* outputs, 0 out of order; latency (0\.\d s|\d+ ms)$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("nothing matches %s:\n%s", want, out)
