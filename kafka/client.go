@@ -91,7 +91,7 @@ func (o Options) Client() ([]kgo.Opt, error) {
 		opts = append(opts, login)
 	}
 	if o.Logger != nil {
-		opts = append(opts, kgo.WithLogger(clientLogger{kslog.New(o.Logger)}))
+		opts = append(opts, kgo.WithLogger(clientLogger{kslog.New(o.Logger), new(sync.Map)}))
 	}
 	if o.Metrics != nil {
 		opts = append(opts, kgo.WithHooks(&clientMetrics{
@@ -161,9 +161,28 @@ func (s SASL) option() (kgo.Opt, error) {
 	return kgo.SASL(mechanism), nil
 }
 
-// clientLogger logs warnings and errors only, until its logger is enabled for
-// debug: at info the clients tell of every metadata request.
-type clientLogger struct{ *kslog.Logger }
+// clientLogger logs warnings and errors only, and each of them once in a while,
+// until its logger is enabled for debug: at info the clients tell of every metadata
+// request, and during an outage of every attempt to connect.
+type clientLogger struct {
+	*kslog.Logger
+	told *sync.Map // message: when it was logged last
+}
+
+// repeatAfter is how long a message that was logged is not logged again.
+const repeatAfter = time.Minute
+
+// Log logs what has not been logged lately.
+func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	if l.Level() < kgo.LogLevelDebug {
+		now := time.Now()
+		if last, ok := l.told.Load(msg); ok && now.Sub(last.(time.Time)) < repeatAfter {
+			return
+		}
+		l.told.Store(msg, now)
+	}
+	l.Logger.Log(level, msg, keyvals...)
+}
 
 func (l clientLogger) Level() kgo.LogLevel {
 	level := l.Logger.Level()

@@ -1,8 +1,10 @@
 package processor
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -189,7 +191,11 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 	if t.refused == nil {
 		t.refusedSince = l.now
 		t.refusals++
-		l.log.Warn("an output was refused; it is emitted again", "topic", t.topic, "partition", t.partition,
+		level := slog.LevelWarn
+		if t.refusals > 1 {
+			level = slog.LevelDebug // the status tells that it goes on
+		}
+		l.log.Log(context.Background(), level, "an output was refused; it is emitted again", "topic", t.topic, "partition", t.partition,
 			"offset", t.window.Slot(o.seq).record.Offset, "output", o.record.Topic, "err", err)
 	}
 	t.refused = err

@@ -104,11 +104,13 @@ func (l *loop) groupFailed(err error) {
 func explain(err error) string {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return err.Error() + ": grant this user READ and DESCRIBE on input topics, WRITE and DESCRIBE on output topics"
+		return err.Error() + ": grant this user READ and DESCRIBE on input topics, WRITE and DESCRIBE on output and dead-letter topics"
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return err.Error() + ": grant this user READ and DESCRIBE on the group"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return err.Error() + ": grant this user IDEMPOTENT_WRITE on the cluster (brokers before 2.8)"
+		return err.Error() + ": grant this user WRITE on the output topics; brokers before 2.8 also want IDEMPOTENT_WRITE on the cluster"
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return err.Error() + ": grant this user WRITE and DESCRIBE on the transactional id"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return err.Error() + ": check kafka.sasl"
 	default:

@@ -90,7 +90,10 @@ type Failure struct {
 	// After is the least time to wait before the next attempt, as the worker
 	// asked (Retry-After). It is capped at Options.Retry.Max.
 	After time.Duration
-	Err   error
+	// Unsent says that the worker was never given the record (it could not be
+	// reached), so that whatever is wrong cannot be the record.
+	Unsent bool
+	Err    error
 }
 
 // Error returns the text of the error that caused the failure.

@@ -63,7 +63,7 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	if f.Kind == Deployment {
 		s.begun-- // it says nothing about the record
 		t.again(seq)
-		l.misdeployed(t, seq, a.err)
+		l.misdeployed(t, seq, f)
 		return
 	}
 	l.vindicated(t, seq)
@@ -120,24 +120,25 @@ type outage struct {
 
 const (
 	firstProbe = time.Second
-	lastProbe  = 30 * time.Second
+	lastProbe  = 5 * time.Second
 )
 
 // misdeployed notes that an attempt said the deployment is wrong.
-func (l *loop) misdeployed(t *tenure, seq resequence.Seq, err error) {
+func (l *loop) misdeployed(t *tenure, seq resequence.Seq, f Failure) {
 	o := l.outage
 	if o == nil {
 		o = &outage{tenure: t, seq: seq, since: l.now, wait: firstProbe}
 		l.outage = o
 		l.log.Error("the worker's deployment is wrong, not the record: nothing is dispatched until a probe is answered otherwise",
-			"topic", t.topic, "partition", t.partition, "err", err)
+			"topic", t.topic, "partition", t.partition, "err", f.Err)
 		l.at(l.now.Add(o.wait), func() { l.sendProbe(o) })
 	}
-	o.reason = err.Error()
+	o.reason = f.Err.Error()
 	if !o.probing || o.probed != t || o.probe != seq {
 		return
 	}
 	o.probing = false
+	o.exonerate = o.exonerate && !f.Unsent
 	if t == o.tenure && seq == o.seq && o.exonerate {
 		// Another record was answered, this one still is not: it is the record.
 		l.endOutage()

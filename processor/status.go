@@ -173,7 +173,7 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 		}
 		return t.unplaced, t.assignedAt
 	case t.refused != nil:
-		return "outputs are refused; trying again: " + explain(t.refused), t.refusedSince
+		return "outputs to " + t.output + " are refused; trying again: " + explain(t.refused), t.refusedSince
 	}
 	if oldest := resequence.Seq(t.tracker.Settled()); oldest < t.released() && t.sink != nil {
 		if s := t.window.Slot(oldest); l.age(s.finished) > slowHead {

@@ -175,7 +175,9 @@ func (c *Client) broken(err error) error {
 	case errors.As(err, &unconnected):
 		// The record has not been sent: that the worker is down says nothing about
 		// it, and must not use up its attempts.
-		return c.fail(processor.Deployment, "is out of reach: %w", unconnected.err)
+		f := c.fail(processor.Deployment, "is out of reach: %w", unconnected.err)
+		f.Unsent = true
+		return f
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return c.fail(processor.Retry, "closed the connection before its reply was complete")
 	case errors.As(err, &op):

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -42,6 +44,8 @@ Exit codes:
 				return err
 			}
 			limitMemory(cfg.Pipelines)
+			// The HTTP client writes there what a broken worker sends: maybe values.
+			log.SetOutput(io.Discard)
 			return p.run(cmd.Context(), signals)
 		},
 	}
