@@ -3,7 +3,6 @@ package config
 import (
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 )
 
@@ -115,10 +114,7 @@ func isLoopback(address string) bool {
 func sameListener(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
-	if errA != nil || errB != nil || strings.Trim(portA, "0") == "" {
-		return false
-	}
-	if x, err := strconv.Atoi(portA); err != nil || strconv.Itoa(x) != strings.TrimLeft(portB, "0") {
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
 		return false
 	}
 	wild := func(host string) bool {

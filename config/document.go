@@ -65,9 +65,11 @@ func parse(content []byte) ([]yaml.Node, *Problem) {
 		return nil, p
 	}
 	lines := strings.Split(string(content), "\n")
-	p.Line = min(max(1, le.Mark.Line), len(lines))
+	p.Line, p.Column = max(1, le.Mark.Line), max(1, le.Mark.Column)
+	if p.Line > len(lines) { // where the parser looked for more
+		p.Line, p.Column = len(lines), len(lines[len(lines)-1])+1
+	}
 	line := lines[p.Line-1]
-	p.Column = min(max(1, le.Mark.Column), len(line)+1)
 	switch message := le.Message; {
 	case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
 		// The scanner calls it a character that cannot start a token.

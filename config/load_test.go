@@ -268,20 +268,21 @@ func must[T any](v T, err error) T {
 
 func TestSyntaxErrors(t *testing.T) {
 	tests := map[string]struct{ text, want string }{
-		"a tab":                 {"log:\n\tlevel: info\n", `f.yaml:2:1: YAML syntax: a tab in the indentation; use spaces`},
-		"an open bracket":       {"kafka:\n  brokers: [a:1\n", `f.yaml:3:1: YAML syntax: did not find expected ',' or ']' while parsing a flow sequence`},
-		"a variable in a list":  {"kafka:\n  brokers: [${BROKER}]\n", `f.yaml:2:14: YAML syntax: inside [ ] and { }, put ${…} in quotes`},
-		"braces at the start":   {"topic: {topic}.out\n", `f.yaml:1:15: YAML syntax: put what begins with { in quotes, as in topic: "{topic}.out"`},
-		"a password with a *":   {"password: *canary\n", `f.yaml:1:11: YAML syntax: no anchor has the name of this alias; put text that begins with * in quotes`},
-		"a password with a @":   {"password: @canary\n", `f.yaml:1:11: YAML syntax: found character that cannot start any token while scanning for the next token`},
-		"not UTF-8":             {"log:\n  é: \"\xff\"\n", `f.yaml:2:7: is not UTF-8 text`},
-		"UTF-16":                {"\xff\xfel\x00o\x00g\x00", `f.yaml:1:1: is not UTF-8 text`},
-		"a control character":   {"log: \"\x1b[31m\"\n", `f.yaml:1:7: has the control character U+001B`},
-		"nested beyond reason":  {strings.Repeat("[", 20000), `f.yaml:1:10001: YAML syntax: exceeded max depth of 10000 while increasing flow level`},
-		"colons":                {"log: level: info\n", `f.yaml:1:11: YAML syntax: mapping values are not allowed in this context`},
-		"a stray word":          {"log:\n  level: info\n oops\n", `f.yaml:3:2: YAML syntax: did not find expected key while parsing a block mapping`},
-		"Windows ends of lines": {"log: {level: x}\r\npipelines:\r\n" + minimal("a"), `f.yaml:1:14: log.level: "x" is unknown; possible are debug, info, warn, error`},
-		"a byte order mark":     {"\ufefflog: {level: x}\npipelines:\n" + minimal("a"), `f.yaml:1:14: log.level: "x" is unknown; possible are debug, info, warn, error`},
+		"a tab":                   {"log:\n\tlevel: info\n", `f.yaml:2:1: YAML syntax: a tab in the indentation; use spaces`},
+		"an open bracket":         {"kafka:\n  brokers: [a:1\n", `f.yaml:3:1: YAML syntax: did not find expected ',' or ']' while parsing a flow sequence`},
+		"no end of the last line": {"log: {", `f.yaml:1:7: YAML syntax: did not find expected node content while parsing a flow node`},
+		"a variable in a list":    {"kafka:\n  brokers: [${BROKER}]\n", `f.yaml:2:14: YAML syntax: inside [ ] and { }, put ${…} in quotes`},
+		"braces at the start":     {"topic: {topic}.out\n", `f.yaml:1:15: YAML syntax: put what begins with { in quotes, as in topic: "{topic}.out"`},
+		"a password with a *":     {"password: *canary\n", `f.yaml:1:11: YAML syntax: no anchor has the name of this alias; put text that begins with * in quotes`},
+		"a password with a @":     {"password: @canary\n", `f.yaml:1:11: YAML syntax: found character that cannot start any token while scanning for the next token`},
+		"not UTF-8":               {"log:\n  é: \"\xff\"\n", `f.yaml:2:7: is not UTF-8 text`},
+		"UTF-16":                  {"\xff\xfel\x00o\x00g\x00", `f.yaml:1:1: is not UTF-8 text`},
+		"a control character":     {"log: \"\x1b[31m\"\n", `f.yaml:1:7: has the control character U+001B`},
+		"nested beyond reason":    {strings.Repeat("[", 20000), `f.yaml:1:10001: YAML syntax: exceeded max depth of 10000 while increasing flow level`},
+		"colons":                  {"log: level: info\n", `f.yaml:1:11: YAML syntax: mapping values are not allowed in this context`},
+		"a stray word":            {"log:\n  level: info\n oops\n", `f.yaml:3:2: YAML syntax: did not find expected key while parsing a block mapping`},
+		"Windows ends of lines":   {"log: {level: x}\r\npipelines:\r\n" + minimal("a"), `f.yaml:1:14: log.level: "x" is unknown; possible are debug, info, warn, error`},
+		"a byte order mark":       {"\ufefflog: {level: x}\npipelines:\n" + minimal("a"), `f.yaml:1:14: log.level: "x" is unknown; possible are debug, info, warn, error`},
 	}
 	for name, test := range tests {
 		if _, err := loadText(test.text); err == nil || err.Error() != test.want {

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 const redacted = "<redacted>"
@@ -43,8 +42,5 @@ func (s Secret) String() string {
 // Format writes what [Secret.String] returns, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// LogValue is how slog shows a Secret.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText is how JSON, YAML and XML encoders show a Secret.
+// MarshalText is how slog and the encoders of JSON, YAML and XML show a Secret.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
