@@ -54,33 +54,29 @@ func (s *nameSet) has(name string) bool {
 	return found
 }
 
-// common returns a topic name that is in all of the sets in, and in none of the
-// sets out, which are made by expressions or nil; or "" if there is no such name.
-func common(in, out []*nameSet) (string, error) {
-	out = slices.DeleteFunc(slices.Clone(out), func(s *nameSet) bool { return s == nil })
-	for i, list := range in {
+// common returns a topic name that is in all of the sets, or "" if there is none.
+func common(sets ...*nameSet) (string, error) {
+	for _, list := range sets {
 		if list.expr != nil {
 			continue
 		}
-		others := slices.Delete(slices.Clone(in), i, i+1)
 		for _, name := range list.names {
-			has := func(s *nameSet) bool { return s.has(name) }
-			if !slices.ContainsFunc(others, func(s *nameSet) bool { return !s.has(name) }) && !slices.ContainsFunc(out, has) {
+			if !slices.ContainsFunc(sets, func(s *nameSet) bool { return !s.has(name) }) {
 				return name, nil
 			}
 		}
 		return "", nil
 	}
-	return shortest(in, out)
+	progs := make([]*syntax.Prog, len(sets))
+	for i, s := range sets {
+		progs[i] = s.prog
+	}
+	return shortest(progs)
 }
 
-// shortest returns such a name, of which no other is shorter, when all sets are
-// made by expressions: it tries all characters at once, in all sets side by side.
-func shortest(in, out []*nameSet) (string, error) {
-	var sets []*syntax.Prog
-	for _, s := range slices.Concat(in, out) {
-		sets = append(sets, s.prog)
-	}
+// shortest returns such a name, of which no other is shorter: it tries all
+// characters at once, in all expressions side by side.
+func shortest(sets []*syntax.Prog) (string, error) {
 	start := search{states: make([]states, len(sets))}
 	for i, s := range sets {
 		start.states[i] = states{uint32(s.Start)}
@@ -88,7 +84,7 @@ func shortest(in, out []*nameSet) (string, error) {
 	seen, steps := map[string]bool{}, 0
 	for queue := []search{start}; len(queue) > 0; queue = queue[1:] {
 		at := queue[0]
-		if at.name != "" && at.accepted(sets, len(in)) {
+		if at.name != "" && at.accepted(sets) {
 			return at.name, nil
 		}
 		if len(at.name) == maxName {
@@ -104,7 +100,7 @@ func shortest(in, out []*nameSet) (string, error) {
 			}
 			for _, c := range chars {
 				next := at.step(sets, closed, c)
-				if slices.ContainsFunc(next.states[:len(in)], func(s states) bool { return len(s) == 0 }) {
+				if slices.ContainsFunc(next.states, func(s states) bool { return len(s) == 0 }) {
 					continue
 				}
 				if key := next.key(); !seen[key] {
@@ -159,13 +155,10 @@ func (s search) step(sets []*syntax.Prog, closed []states, c rune) search {
 	return next
 }
 
-// accepted reports whether the name is in the first n sets and in no other.
-func (s search) accepted(sets []*syntax.Prog, n int) bool {
+// accepted reports whether the name is in all sets.
+func (s search) accepted(sets []*syntax.Prog) bool {
 	for i, closed := range s.closed(sets, -1) {
-		matches := slices.ContainsFunc(closed, func(pc uint32) bool {
-			return sets[i].Inst[pc].Op == syntax.InstMatch
-		})
-		if matches != (i < n) {
+		if !slices.ContainsFunc(closed, func(pc uint32) bool { return sets[i].Inst[pc].Op == syntax.InstMatch }) {
 			return false
 		}
 	}

@@ -10,10 +10,8 @@ import (
 // A flow is what one pipeline reads and writes.
 type flow struct {
 	*Pipeline
-	at     place
-	reads  *nameSet
-	own    *nameSet // its output topic, when that is one and it reads by a regular expression: never read
-	writes *nameSet
+	at            place
+	reads, writes *nameSet
 }
 
 // checkTopics checks where the topics of all pipelines lead.
@@ -32,65 +30,77 @@ var placeholder = regexp.MustCompile(`\{(topic|[1-9])\}`)
 
 // flow returns what p reads and writes, or nil if there is a problem with it.
 func (l *loader) flow(p *Pipeline, at place) *flow {
-	topics, expr, output := at.key("input.topics"), at.key("input.topics_regex"), at.key("output.topic")
-	if !l.sound(topics, expr) {
+	output, dead := at.key("output.topic"), at.key("dead_letter.topic")
+	if !l.sound(at.key("input.topics"), at.key("input.topics_regex"), output, dead) {
 		return nil
-	}
-	if l.sound(output) {
-		l.checkTemplate(p, output)
 	}
 	f := &flow{Pipeline: p, at: at}
-	if p.Input.TopicsRegex == nil {
+	var deadLetters []string
+	if p.DeadLetter != nil {
+		deadLetters = []string{p.DeadLetter.Topic}
+	}
+	if p.Input.TopicsRegex != nil {
+		f.reads = matching(p.Input.TopicsRegex.String())
+		f.writes = matching(couldBeWritten(p.Output.Topic, deadLetters))
+		l.checkRegex(f)
+	} else {
 		f.reads = exactly(p.Input.Topics)
-		if !l.sound(output) {
-			return nil
-		}
-		var names []string
-		for _, topic := range p.Input.Topics {
-			name := strings.ReplaceAll(p.Output.Topic, "{topic}", topic)
-			if slices.Contains(p.Input.Topics, name) {
-				l.problem(output, nil, "%s is also an input topic; its records would go round and round", name)
-				return nil
-			}
-			if len(name) > maxName {
-				l.problem(output, nil, "makes a name of %d characters of the input topic %s; a topic name has at most %d", len(name), quote(topic), maxName)
-				return nil
-			}
-			names = append(names, name)
-		}
-		if p.DeadLetter != nil {
-			for what, topics := range map[string][]string{"an input": p.Input.Topics, "an output": names} {
-				if dead := at.key("dead_letter.topic"); slices.Contains(topics, p.DeadLetter.Topic) && l.sound(dead) {
-					l.problem(dead, nil, "%s is also %s topic; give dead letters a topic of their own", p.DeadLetter.Topic, what)
-				}
-			}
-		}
-		f.writes = exactly(names)
-		return f
+		f.writes = exactly(append(l.checkOutputs(f), deadLetters...))
 	}
-
-	f.reads = matching(p.Input.TopicsRegex.String())
-	name, err := common([]*nameSet{f.reads}, nil)
-	if err == nil && name == "" {
-		l.problem(expr, nil, "matches no possible topic name (%s)", nameDoc)
-		return nil
-	}
-	if !l.sound(output) {
-		return nil
-	}
-	f.writes = matching(couldBeOutput(p.Output.Topic))
-	if !placeholder.MatchString(p.Output.Topic) {
-		f.own = f.writes
-	}
-	switch {
-	case err != nil:
-		l.problem(expr, nil, "%v", err)
-		return nil
-	case outputOf(p, name) == name:
-		l.problem(output, nil, "makes %s of the input topic %s; its records would go round and round", quote(name), quote(name))
+	if !l.sound(at.key("input.topics_regex"), output, dead) {
 		return nil
 	}
 	return f
+}
+
+// checkOutputs checks the outputs of topics that are listed, and returns them.
+func (l *loader) checkOutputs(f *flow) []string {
+	output, dead := f.at.key("output.topic"), f.at.key("dead_letter.topic")
+	if l.checkTemplate(f); !l.sound(output) {
+		return nil
+	}
+	var names []string
+	for _, topic := range f.Input.Topics {
+		name := strings.ReplaceAll(f.Output.Topic, "{topic}", topic)
+		names = append(names, name)
+		switch {
+		case f.reads.has(name):
+			l.problem(output, nil, "%s is also an input topic; its records would go round and round", name)
+			return names
+		case len(name) > maxName:
+			l.problem(output, nil, "makes a name of %d characters of the input topic %s; a topic name has at most %d", len(name), quote(topic), maxName)
+			return names
+		}
+	}
+	if f.DeadLetter != nil {
+		switch topic := f.DeadLetter.Topic; {
+		case f.reads.has(topic):
+			l.problem(dead, nil, "%s is also an input topic; give dead letters a topic of their own", topic)
+		case slices.Contains(names, topic):
+			l.problem(dead, nil, "%s is also an output topic; give dead letters a topic of their own", topic)
+		}
+	}
+	return names
+}
+
+// checkRegex checks a regular expression of input topics and its outputs. The
+// engine sees what a single one of its topics leads to; here an example must do.
+func (l *loader) checkRegex(f *flow) {
+	expr, output := f.at.key("input.topics_regex"), f.at.key("output.topic")
+	if l.checkTemplate(f); !l.sound(output) {
+		return
+	}
+	topic, err := common(f.reads)
+	switch {
+	case err != nil:
+		l.problem(expr, nil, "%v", err)
+	case topic == "":
+		l.problem(expr, nil, "matches no possible topic name (%s)", nameDoc)
+	case outputOf(f.Pipeline, topic) == topic:
+		l.problem(output, nil, "makes %s of the input topic %s; its records would go round and round", quote(topic), quote(topic))
+	case f.DeadLetter != nil && f.DeadLetter.Topic == f.Output.Topic:
+		l.problem(f.at.key("dead_letter.topic"), nil, "%s is also an output topic; give dead letters a topic of their own", f.Output.Topic)
+	}
 }
 
 // outputOf returns the output topic of an input topic that the regular expression
@@ -105,22 +115,26 @@ func outputOf(p *Pipeline, topic string) string {
 	})
 }
 
-// couldBeOutput is an expression that matches every name which the template of
-// an output topic can make. The engine reads none of them through a regular
-// expression.
-func couldBeOutput(template string) string {
+// couldBeWritten is an expression that matches every name which the template of
+// an output topic can make, and the other topics.
+func couldBeWritten(template string, others []string) string {
 	parts := placeholder.Split(template, -1)
 	for i := range parts {
 		parts[i] = regexp.QuoteMeta(parts[i])
 	}
-	return "^" + strings.Join(parts, ".*") + "$"
+	choices := []string{strings.Join(parts, ".*")}
+	for _, topic := range others {
+		choices = append(choices, regexp.QuoteMeta(topic))
+	}
+	return wholeOpen + strings.Join(choices, "|") + wholeClose
 }
 
 // checkTemplate checks the placeholders of an output topic.
-func (l *loader) checkTemplate(p *Pipeline, output place) {
-	for _, m := range placeholder.FindAllStringSubmatch(p.Output.Topic, -1) {
+func (l *loader) checkTemplate(f *flow) {
+	output, expr := f.at.key("output.topic"), f.Input.TopicsRegex
+	for _, m := range placeholder.FindAllStringSubmatch(f.Output.Topic, -1) {
 		n, err := strconv.Atoi(m[1])
-		switch expr := p.Input.TopicsRegex; {
+		switch {
 		case err != nil: // {topic}
 		case expr == nil:
 			l.problem(output, nil, "%s is a group of input.topics_regex, which is not given; use {topic}", m[0])
@@ -149,7 +163,7 @@ func (l *loader) checkGroups(flows []*flow) {
 			continue
 		}
 		for _, other := range byGroup[f.Input.Group] {
-			topic, err := common([]*nameSet{f.reads, other.reads}, []*nameSet{f.own, other.own})
+			topic, err := common(f.reads, other.reads)
 			switch {
 			case err != nil:
 				l.problem(f.at.key("input.topics_regex"), nil, "%v", err)
@@ -173,9 +187,9 @@ func (l *loader) checkCycles(flows []*flow) {
 	for i, from := range flows {
 		for j, to := range flows {
 			if i == j {
-				continue // checked before, and never read
+				continue // checked before
 			}
-			topic, err := common([]*nameSet{from.writes, to.reads}, []*nameSet{to.own})
+			topic, err := common(from.writes, to.reads)
 			if err != nil {
 				l.problem(to.at.key("input.topics_regex"), nil, "%v", err)
 				return
