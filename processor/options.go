@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -160,6 +161,19 @@ func (o Options) withDefaults() (Options, error) {
 		o.Source.Regex = regexp.MustCompile("^(?:" + o.Source.Regex.String() + ")$")
 	}
 	return o, errors.Join(errs...)
+}
+
+// excluded are expressions for the topics that are written under a name known
+// beforehand: a regular expression never reads them.
+func (o *Options) excluded() []string {
+	var names []string
+	if !strings.Contains(o.Output.Topic, "{") {
+		names = append(names, "^"+regexp.QuoteMeta(o.Output.Topic)+"$")
+	}
+	if o.DeadLetterTopic != "" {
+		names = append(names, "^"+regexp.QuoteMeta(o.DeadLetterTopic)+"$")
+	}
+	return names
 }
 
 func def[T comparable](field *T, value T) {

@@ -173,7 +173,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		kgo.HeartbeatInterval(min(3*time.Second, s.SessionTimeout/3)),
 	}, p.opts.Client...)
 	if s.Regex != nil {
-		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(s.Regex.String()))
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(s.Regex.String()), kgo.ConsumeExcludeTopics(p.opts.excluded()...))
 	} else {
 		opts = append(opts, kgo.ConsumeTopics(s.Topics...))
 	}

@@ -194,9 +194,6 @@ func (w *watcher) look(ctx context.Context) sighting {
 	var outputs []string
 	if dead := opts.DeadLetterTopic; dead != "" {
 		outputs = append(outputs, dead)
-		if slices.Contains(inputs, dead) {
-			found.both[dead] = "the dead letters"
-		}
 		detail := metadata.Topics[dead]
 		if !metadata.Topics.Has(dead) {
 			detail.Err = kerr.UnknownTopicOrPartition
@@ -256,7 +253,8 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 	metadata, err := admin.Metadata(ctx)
 	var inputs []string
 	for _, topic := range metadata.Topics.Names() {
-		if !metadata.Topics[topic].IsInternal && opts.Source.Regex.MatchString(topic) {
+		written := topic == opts.Output.Topic || topic == opts.DeadLetterTopic
+		if !metadata.Topics[topic].IsInternal && !written && opts.Source.Regex.MatchString(topic) {
 			inputs = append(inputs, topic)
 		}
 	}
