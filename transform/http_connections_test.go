@@ -348,8 +348,11 @@ func TestHTTPKeepsConnections(t *testing.T) {
 	if got := n.Load(); got != attempts {
 		t.Errorf("the worker got %d requests, want %d", got, attempts)
 	}
-	if got := opened.Load(); got > workers {
-		t.Errorf("%d connections were opened for %d attempts, %d at a time; want no more than that", got, attempts, workers)
+	// net/http gives up a connection if it hears later than 50 ms after the reply
+	// that the request is written: that happens on a machine with too much to do. A
+	// kind of reply that costs its connection would cost 100 of them.
+	if got := opened.Load(); got > 2*workers {
+		t.Errorf("%d connections were opened for %d attempts, %d at a time; want about as many as attempts at a time", got, attempts, workers)
 	}
 
 	client.Close()
@@ -361,6 +364,37 @@ func TestHTTPKeepsConnections(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		case <-t.Context().Done():
 		}
+	}
+}
+
+func TestHTTPBoundsConnections(t *testing.T) {
+	var running atomic.Int64
+	third := make(chan struct{})
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if running.Add(1) == 3 {
+			close(third)
+		}
+		select { // hold the connection so that a third attempt needs one of its own
+		case <-third:
+		case <-time.After(100 * time.Millisecond):
+		}
+		running.Add(-1)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	client := connect(t, server.URL, transform.HTTPOptions{Connections: 2})
+	var calls sync.WaitGroup
+	for range 3 {
+		calls.Go(func() {
+			if _, err := processor.Call(t.Context(), client, input()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	select {
+	case <-third:
+		t.Error("3 attempts ran at once over at most 2 connections")
+	default:
 	}
 }
 
