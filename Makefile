@@ -13,6 +13,7 @@ GOTEST   := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg
 UNIT     = $$($(GO) list ./... | grep -v '/integration')
 FUZZTIME := 30s
 FOR      := 10m
+N        := 2000
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +57,11 @@ bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
 soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
 
+plans: ## Run N (2000) random plans of rebalances and faults in virtual time
+	@cd processor && set -- $$(grep -h -B1 'plans(t,' *_test.go | sed -n 's/^func \(Test[A-Za-z0-9]*\).*/\1/p') && tests="$$*" && \
+	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) | \
+	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
+
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \
 		echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir"; done
@@ -67,4 +73,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak plans fuzz clean FORCE

@@ -22,7 +22,10 @@ func virtual(t *testing.T, partitions int32, test func(b *bed)) {
 	})
 }
 
-var firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+var (
+	firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+	planCount = flag.Int("plans", 0, "how many random plans each test runs, and prints; 0 is its own few")
+)
 
 // plans runs n random plans, each with a seed of its own that is in the name of
 // its test. To run the plan of seed 5 alone say
@@ -32,13 +35,22 @@ var firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 tak
 // The seed fixes the plan, not in which order goroutines run.
 func plans(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
 	t.Helper()
+	if *planCount > 0 {
+		n = *planCount
+	}
 	first := *firstSeed
 	if first == 0 {
 		first = rand.Uint64N(1 << 32)
 	}
+	red := 0
 	for seed := first; seed < first+uint64(n); seed++ {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			test(t, rand.New(rand.NewPCG(seed, seed)))
-		})
+		}) {
+			red++
+		}
+	}
+	if *planCount > 0 {
+		fmt.Printf("plans: %d of %s from seed %d, %d red\n", n, t.Name(), first, red)
 	}
 }
