@@ -127,7 +127,7 @@ var pipelineFields = []*field{
 	{key: "name", kind: text, required: true, form: nameForm, formDoc: "1 to 100 of a-z 0-9 -", doc: "Name in logs, metrics and idempotency keys; unique in the configuration."},
 	{key: "input", kind: object, required: true, oneOf: []string{"topics", "topics_regex"}, doc: "What is read. Exactly one of `topics` and `topics_regex` is given.", fields: []*field{
 		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
-		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. A topic that turns out to be an output of the same pipeline is not processed: its partitions stop, with that reason."},
+		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. It leaves out a fixed `output.topic` and `dead_letter.topic`; any other topic that turns out to be an output of the same pipeline stops, with that reason."},
 		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "at least one character", doc: "Consumer group."},
 		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
 		sessionTimeout,
