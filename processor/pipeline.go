@@ -2,10 +2,12 @@ package processor
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A Pipeline reads topics, transforms their records and emits the results in
@@ -39,18 +41,20 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	poller := &poller{loop: l}
 	g := &group{opts: &p.opts, loop: l, poller: poller}
 
-	consumer, err := kgo.NewClient(p.consumerOpts(g, dial)...)
+	connected, disconnect := context.WithCancel(context.WithoutCancel(ctx))
+	defer disconnect()
+	consumer, err := kgo.NewClient(append(p.consumerOpts(g, dial), kgo.WithContext(connected))...)
 	if err != nil {
 		return err
 	}
 	if l.txn == nil {
-		if l.producer, err = kgo.NewClient(p.producerOpts(dial)...); err != nil {
+		if l.producer, err = kgo.NewClient(append(p.producerOpts(dial), kgo.WithContext(connected))...); err != nil {
 			consumer.Close()
 			return err
 		}
 	} else {
 		l.txn.producerOpts = append(p.producerOpts(dial),
-			kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
+			kgo.WithContext(connected), kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
 	}
 	l.consumer, poller.client = consumer, consumer
 
@@ -87,13 +91,19 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		}
 		l.drain(tenures, deadline, drained)
 	})
-	if clean := <-drained; !clean && err == nil {
+	clean := false
+	select {
+	case clean = <-drained:
+	case <-time.After(time.Until(deadline.Add(commitGrace + cancelGrace))):
+	}
+	if !clean && err == nil {
 		err = ErrDrainDeadline
 	}
 	stopAside()
+	p.leave(consumer, disconnect)
 	polling.Wait()
 	watching.Wait()
-	leave(consumer)
+	consumer.Close()
 	close(l.quit)
 	<-l.stopped
 	l.beside.Wait()
@@ -107,16 +117,40 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return err
 }
 
-// leaveTimeout bounds leaving the group and closing the client, for brokers that
-// do not answer.
-const leaveTimeout = 500 * time.Millisecond
+// cancelGrace is how long after a commit was cancelled its end is waited for. Requests
+// of one connection are answered in order: one that is cancelled ends only after
+// those before it, for which a broker that does not answer has 10 seconds and
+// more. The same holds for closing a client, but for one whose context has ended.
+const cancelGrace = 100 * time.Millisecond
 
-// leave leaves the group, so that others get the partitions at once.
-func leave(consumer *kgo.Client) {
+// leaveTimeout bounds leaving the group, for brokers that do not answer.
+const leaveTimeout = 400 * time.Millisecond
+
+// leave leaves the group, so that others get the partitions at once, and cuts the
+// consumer off. The client leaves only when a join in progress has ended, which
+// takes as long as the slowest member needs; then another client says it, or the
+// group would wait for the session timeout of a member that is gone.
+func (p *Pipeline) leave(consumer *kgo.Client, disconnect func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	_ = consumer.LeaveGroupContext(ctx) // the session timeout does it otherwise
-	consumer.Close()
+	err := consumer.LeaveGroupContext(ctx)
+	member, _ := consumer.GroupMetadata()
+	disconnect()
+	if err == nil || member == "" || p.opts.Source.Static || p.opts.Source.ServerSide {
+		return
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	other, err := kgo.NewClient(append(slices.Clone(p.opts.Client), kgo.WithContext(ctx))...)
+	if err != nil {
+		return
+	}
+	defer other.Close()
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = p.opts.Source.Group, member
+	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: member}}
+	_, _ = req.RequestWith(ctx, other) // the session timeout does it otherwise
+	cancel()
 }
 
 // Status returns the state of the pipeline. It fails when ctx ends before the
