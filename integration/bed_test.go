@@ -140,11 +140,12 @@ func TestNodesKeepTheirData(t *testing.T) {
 	_, err = ask.RetriableRequest(ctx, kmsg.NewPtrApiVersionsRequest())
 	must(err)
 	must(node.Freeze())
-	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancel()
-	if _, err := ask.Request(short, kmsg.NewPtrApiVersionsRequest()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a frozen node: %v, want %v", err, context.DeadlineExceeded)
-	}
+	await(t, patience, "the frozen node to fall silent", func() (bool, string) {
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer cancel()
+		_, err := ask.Request(short, kmsg.NewPtrApiVersionsRequest())
+		return errors.Is(err, context.DeadlineExceeded), fmt.Sprint(err)
+	})
 	must(node.Thaw())
 	produce("all run again")
 	must(cluster.AwaitReady(ctx))

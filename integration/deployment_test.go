@@ -17,8 +17,7 @@ func TestOutputTopicMissing(t *testing.T) {
 	out := unique(t, ".out")
 	name := unique(t, "")
 	i := start(t, process(pipeline(name, in.topic, out)))
-	line := i.awaitUnready(t, name, out, "does not exist", "--create --topic "+out+" --partitions 3")
-	t.Log(line)
+	t.Log(i.awaitUnready(t, name, out, "does not exist", "--create --topic "+out+" --partitions 3"))
 	createTopic(t, out, 3)
 	i.awaitReady(t)
 	awaitCaughtUp(t, patience, group(name), in.topic)
@@ -32,8 +31,7 @@ func TestInputTopicMissing(t *testing.T) {
 	out := newTopic(t, ".out", 2)
 	name := unique(t, "")
 	i := start(t, process(pipeline(name, in.topic, out)))
-	line := i.awaitUnready(t, name, in.topic, "does not exist", "--create --topic "+in.topic)
-	t.Log(line)
+	t.Log(i.awaitUnready(t, name, in.topic, "does not exist", "--create --topic "+in.topic))
 	createTopic(t, in.topic, 2)
 	in.produce(t, 100)
 	i.awaitReady(t)
@@ -49,12 +47,9 @@ func TestOutputWithFewerPartitions(t *testing.T) {
 	out := newTopic(t, ".out", 2)
 	name := unique(t, "")
 	i := start(t, process(pipeline(name, in.topic, out)))
-	line := i.awaitUnready(t, name, out, "2 partitions", "--alter --topic "+out+" --partitions 4")
-	t.Log(line)
+	t.Log(i.awaitUnready(t, name, out, "2 partitions", "--alter --topic "+out+" --partitions 4"))
 	awaitOutput(t, out, 200) // the two others go on
-	if _, err := bed.admin.UpdatePartitions(within(t, patience), 4, out); err != nil {
-		t.Fatal(err)
-	}
+	growTopic(t, out, 4)
 	i.awaitReady(t)
 	awaitCaughtUp(t, patience, group(name), in.topic)
 	i.drain(t)
@@ -72,9 +67,7 @@ func TestInputGrows(t *testing.T) {
 	i.awaitPartitions(t, name, 2)
 	awaitCaughtUp(t, patience, group(name), in.topic)
 	in.produce(t, 100)
-	if _, err := bed.admin.UpdatePartitions(within(t, patience), 4, in.topic); err != nil {
-		t.Fatal(err)
-	}
+	growTopic(t, in.topic, 4)
 	in.next = append(in.next, 0, 0)
 	in.produce(t, 100)
 	i.awaitPartitions(t, name, 4)
@@ -124,8 +117,7 @@ func TestWrongPassword(t *testing.T) {
 	i := start(t, secured(
 		settings{"mechanism": "scram-sha-256", "username": "alice", "password": "not hers"},
 		pipeline(name, in.topic, newTopic(t, ".out", 1))))
-	line := i.awaitUnready(t, name, "SASL_AUTHENTICATION_FAILED", "kafka.sasl")
-	t.Log(line)
+	t.Log(i.awaitUnready(t, name, "SASL_AUTHENTICATION_FAILED", "kafka.sasl"))
 	if code := i.terminate(t); code != 0 {
 		t.Errorf("exit code %d, want 0: nothing was begun", code)
 	}
@@ -142,24 +134,34 @@ func grantPipeline(t *testing.T, user, in, out, group string) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
+		user   string
 		refuse func(in, out, group string) *kadm.ACLBuilder
-		words  func(in, out, group string) []string
+		says   func(in, out, group string) []string
 	}{
 		"group": {
+			"bob",
 			func(_, _, group string) *kadm.ACLBuilder {
 				return kadm.NewACLs().Groups(group).Operations(kadm.OpRead)
 			},
 			func(_, _, group string) []string { return []string{group, "GROUP_AUTHORIZATION_FAILED", "READ"} },
 		},
 		"input": {
+			"bob",
 			func(in, _, _ string) *kadm.ACLBuilder { return kadm.NewACLs().Topics(in).Operations(kadm.OpRead) },
 			func(in, _, _ string) []string { return []string{in, "TOPIC_AUTHORIZATION_FAILED", "READ"} },
 		},
-		"output": {
+		"output": { // bob may write to some other topic
+			"bob",
 			func(_, out, _ string) *kadm.ACLBuilder { return kadm.NewACLs().Topics(out).Operations(kadm.OpWrite) },
-			func(_, out, _ string) []string { return []string{"TOPIC_AUTHORIZATION_FAILED", "WRITE"} },
+			func(_, out, _ string) []string { return []string{out, "TOPIC_AUTHORIZATION_FAILED", "WRITE"} },
+		},
+		"any output": { // carol may write to none, which brokers tell in another way
+			"carol",
+			func(_, out, _ string) *kadm.ACLBuilder { return kadm.NewACLs().Topics(out).Operations(kadm.OpWrite) },
+			func(_, out, _ string) []string { return []string{out, "CLUSTER_AUTHORIZATION_FAILED", "WRITE"} },
 		},
 	}
+	grant(t, kadm.NewACLs().Allow("User:bob").Topics(newTopic(t, "", 1)).Operations(kadm.OpWrite))
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -167,16 +169,15 @@ func TestRefused(t *testing.T) {
 			out := newTopic(t, ".out", 2)
 			in.produce(t, 100)
 			name := unique(t, "")
-			grantPipeline(t, "bob", in.topic, out, group(name))
-			denied := test.refuse(in.topic, out, group(name)).Deny("User:bob").DenyHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
+			grantPipeline(t, test.user, in.topic, out, group(name))
+			denied := test.refuse(in.topic, out, group(name)).Deny("User:" + test.user).DenyHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
 			if _, err := bed.admin.CreateACLs(within(t, patience), denied); err != nil {
 				t.Fatal(err)
 			}
 			i := start(t, secured(
-				settings{"mechanism": "scram-sha-512", "username": "bob", "password": users["bob"]},
+				settings{"mechanism": "scram-sha-512", "username": test.user, "password": users[test.user]},
 				pipeline(name, in.topic, out)))
-			line := i.awaitUnready(t, test.words(in.topic, out, group(name))...)
-			t.Log(line)
+			t.Log(i.awaitUnready(t, test.says(in.topic, out, group(name))...))
 			if _, err := bed.admin.DeleteACLs(within(t, patience), denied); err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -28,33 +29,32 @@ func TestJudge(t *testing.T) {
 	wrongKey := out(0, 1, 2, 3, 4, 5)
 	wrongKey[3].key = ""
 	tests := map[string]struct {
-		out             []sighting
-		faults, repeats int
-		longest         int
-		lost            int
-		first           string
+		out  []sighting
+		want verdict // without its words
+		says string
 	}{
 		"as it should be":          {out: out(0, 1, 2, 3, 4, 5)},
-		"a step back":              {out: out(0, 1, 2, 1, 2, 3, 4, 5), repeats: 2, longest: 2},
-		"two steps back":           {out: out(0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5), repeats: 5, longest: 3},
-		"a repeat at the end":      {out: out(0, 1, 2, 3, 4, 5, 5), repeats: 1, longest: 1},
-		"two have changed places":  {out: out(0, 2, 1, 3, 4, 5), faults: 2, first: "record 2 comes after 0"},
-		"ahead after a step back":  {out: out(0, 1, 2, 0, 2, 3, 4, 5), faults: 1, repeats: 2, longest: 3, first: "record 2 comes after 0"},
-		"one lost in the middle":   {out: out(0, 1, 3, 4, 5), faults: 2, lost: 1, first: "record 3 comes after 1"},
-		"one lost at the end":      {out: out(0, 1, 2, 3, 4), faults: 1, lost: 1, first: "record 5 of 6, at input offset 50, is lost"},
-		"nothing at all":           {faults: 6, lost: 6, first: "is lost"},
-		"from another partition":   {out: foreign, faults: 3, lost: 1, first: "t/1/6 was not in the input"},
-		"a header with the wrong":  {out: wrongSource, faults: 1, first: `says "t/0/31", want "t/0/30"`},
-		"a key that was not asked": {out: wrongKey, faults: 1, first: `the key is "", want "k"`},
+		"a step back":              {out: out(0, 1, 2, 1, 2, 3, 4, 5), want: verdict{repeats: 2, longest: 2}},
+		"two steps back":           {out: out(0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5), want: verdict{repeats: 5, longest: 3}},
+		"a repeat at the end":      {out: out(0, 1, 2, 3, 4, 5, 5), want: verdict{repeats: 1, longest: 1}},
+		"a jump among repeats":     {out: out(0, 1, 2, 0, 2, 3, 4, 5), want: verdict{repeats: 2, longest: 3, jumps: 1}},
+		"two have changed places":  {out: out(0, 2, 1, 3, 4, 5), want: verdict{faults: 1, jumps: 1}, says: "record 2 comes before 1"},
+		"one lost in the middle":   {out: out(0, 1, 3, 4, 5), want: verdict{faults: 2, lost: 1}, says: "record 3 comes before 2"},
+		"one lost at the end":      {out: out(0, 1, 2, 3, 4), want: verdict{faults: 1, lost: 1}, says: "record 5 of 6, at input offset 50, is lost"},
+		"nothing at all":           {want: verdict{faults: 6, lost: 6}, says: "is lost"},
+		"from another partition":   {out: foreign, want: verdict{faults: 3, lost: 1}, says: "t/1/6 was not in the input"},
+		"a header with the wrong":  {out: wrongSource, want: verdict{faults: 1}, says: `says "t/0/31", want "t/0/30"`},
+		"a key that was not asked": {out: wrongKey, want: verdict{faults: 1}, says: `the key is "", want "k"`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			v := judge([][]sighting{in}, [][]sighting{test.out})
-			if v.faults != test.faults || v.repeats != test.repeats || v.longest != test.longest || v.lost != test.lost {
-				t.Errorf("got %+v, want %d faults, %d repeats, longest %d, %d lost", v, test.faults, test.repeats, test.longest, test.lost)
+			got := judge([][]sighting{in}, [][]sighting{test.out})
+			if !strings.Contains(got.String(), test.says) {
+				t.Errorf("got %v, want %q", got, test.says)
 			}
-			if !strings.Contains(v.String(), test.first) {
-				t.Errorf("got %v, want %q", v, test.first)
+			test.want.records, got.first = len(in), nil
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
 	}

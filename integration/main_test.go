@@ -35,7 +35,7 @@ var bed struct {
 }
 
 // users may log in at the broker's second listener.
-var users = map[string]string{"alice": "in wonderland", "bob": "builder"}
+var users = map[string]string{"alice": "in wonderland", "bob": "builder", "carol": "a christmas"}
 
 // results is where the broker's log is kept when a test fails.
 const results = "../.cache/test"

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -64,6 +65,9 @@ func startAgain(t *testing.T) func() {
 // A member of a classic group that reaches no broker at all gives its membership
 // up, and what it had not committed is done again. One of a consumer group goes
 // on where it was.
+//
+// A second instance is terminated while the broker is down and it can no longer
+// commit: it gives up in time, and says so with its exit code.
 func TestBrokerRestart(t *testing.T) {
 	const partitions = 4
 	protocols := []string{"classic", "consumer"}
@@ -78,15 +82,39 @@ func TestBrokerRestart(t *testing.T) {
 		loads[n] = inputs[n].start(t, 500)
 	}
 	i := start(t, process(pipelines...))
+	last, lastOut, lastName := newInput(t, partitions), newTopic(t, ".out", partitions), unique(t, "-last")
+	lastOne := pipeline(lastName, last.topic, lastOut).with(settings{
+		"input":         settings{"group_protocol": "consumer"},
+		"commit":        settings{"interval": "1h"},
+		"drain_timeout": "3s",
+	})
+	ending := start(t, process(lastOne))
+	last.produce(t, 500)
+	ending.awaitEmitted(t, lastName, 500*partitions)
 	ctx := within(t, 5*patience)
 	node := bed.cluster.Nodes[0]
-	for _, end := range []func() error{func() error { return node.Stop(ctx) }, node.Kill} {
+	stop := func() {
+		if err := node.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill := func() {
+		if err := node.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if code := ending.terminate(t); code != 75 {
+			t.Errorf("an instance that cannot commit ends with exit code %d, want 75", code)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it ends after %v, which is more than drain_timeout, 3 s, and 2 s", took)
+		}
+	}
+	for _, end := range []func(){stop, kill} {
 		for _, out := range outs {
 			awaitOutput(t, out, records(ctx, t, out)+500)
 		}
-		if err := end(); err != nil {
-			t.Fatal(err)
-		}
+		end()
 		back := startAgain(t)
 		i.awaitUnready(t, node.Addr())
 		back()
@@ -94,7 +122,7 @@ func TestBrokerRestart(t *testing.T) {
 	for n, protocol := range protocols {
 		loads[n].end()
 		awaitCaughtUp(t, patience, group(pipelines[n]["name"].(string)), inputs[n].topic)
-		v := compare(t, inputs[n].topic, outs[n])
+		v := compareSteps(t, inputs[n].topic, outs[n])
 		t.Logf("%s: %v", protocol, v)
 		if protocol == "consumer" && v.repeats > 0 {
 			t.Errorf("%s: %v; want no repeats", protocol, v)
@@ -102,6 +130,11 @@ func TestBrokerRestart(t *testing.T) {
 	}
 	i.awaitReady(t)
 	i.drain(t)
+
+	next := start(t, process(lastOne.with(settings{"commit": settings{"interval": "500ms"}})))
+	awaitCaughtUp(t, patience, group(lastName), last.topic)
+	next.drain(t)
+	compareSteps(t, last.topic, lastOut)
 }
 
 // records returns how many records a topic without transactions has.

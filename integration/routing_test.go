@@ -59,3 +59,23 @@ func TestSeveralPipelines(t *testing.T) {
 	}
 	i.drain(t)
 }
+
+// TestRegexLeavesTheOutputOut has an expression match the pipeline's own output.
+func TestRegexLeavesTheOutputOut(t *testing.T) {
+	t.Parallel()
+	prefix := unique(t, "")
+	in := &input{topic: prefix + ".in", next: make([]int, 2)}
+	createTopic(t, in.topic, 2)
+	out := prefix + ".out"
+	createTopic(t, out, 2)
+	name := unique(t, "")
+	conf := pipeline(name, "", out)
+	delete(conf["input"].(settings), "topics")
+	conf["input"].(settings)["topics_regex"] = prefix + `\..+`
+	i := start(t, process(conf))
+	in.produce(t, 100)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.awaitReady(t)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}

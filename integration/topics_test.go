@@ -29,13 +29,28 @@ func newTopic(t *testing.T, suffix string, partitions int) string {
 	return name
 }
 
-// createTopic creates a topic and waits until the broker knows it.
+// createTopic creates a topic and waits until the broker has it.
 func createTopic(t *testing.T, name string, partitions int) {
 	t.Helper()
 	if _, err := bed.admin.CreateTopic(within(t, patience), int32(partitions), -1, nil, name); err != nil {
 		t.Fatalf("create topic %s: %v", name, err)
 	}
-	await(t, patience, "topic "+name, func() (bool, string) {
+	awaitTopic(t, name, partitions)
+}
+
+// growTopic adds partitions until there are so many.
+func growTopic(t *testing.T, name string, partitions int) {
+	t.Helper()
+	if _, err := bed.admin.UpdatePartitions(within(t, patience), partitions, name); err != nil {
+		t.Fatalf("add partitions to %s: %v", name, err)
+	}
+	awaitTopic(t, name, partitions)
+}
+
+// awaitTopic waits until the broker has all partitions of a topic.
+func awaitTopic(t *testing.T, name string, partitions int) {
+	t.Helper()
+	await(t, patience, fmt.Sprintf("topic %s to have %d partitions", name, partitions), func() (bool, string) {
 		end, err := ends(t.Context(), name, kgo.ReadUncommitted())
 		return err == nil && len(end) == partitions, fmt.Sprint(end, err)
 	})
@@ -46,6 +61,7 @@ func createTopic(t *testing.T, name string, partitions int) {
 type input struct {
 	topic string
 	next  []int // sequence numbers, by partition
+	json  bool  // values are objects that tell the same
 }
 
 func newInput(t *testing.T, partitions int) *input {
@@ -57,10 +73,14 @@ func newInput(t *testing.T, partitions int) *input {
 func (in *input) record(partition int) *kgo.Record {
 	seq := in.next[partition]
 	in.next[partition]++
+	value := fmt.Appendf(nil, "%s/%d/%d", in.topic, partition, seq)
+	if in.json {
+		value = fmt.Appendf(nil, `{"who": %q}`, value)
+	}
 	return &kgo.Record{
 		Topic: in.topic, Partition: int32(partition),
 		Key:   fmt.Appendf(nil, "key-%d", seq%101),
-		Value: fmt.Appendf(nil, "%s/%d/%d", in.topic, partition, seq),
+		Value: value,
 	}
 }
 

@@ -45,7 +45,7 @@ func (n *Node) settings(opts Options) []byte {
 		"group.initial.rebalance.delay.ms":         "0",
 		"group.min.session.timeout.ms":             "1000",
 		"group.consumer.min.session.timeout.ms":    "1000",
-		"group.consumer.session.timeout.ms":        "10000",
+		"group.consumer.session.timeout.ms":        "6000",
 		"group.consumer.min.heartbeat.interval.ms": "500",
 		"group.consumer.heartbeat.interval.ms":     "1000",
 		"num.network.threads":                      "2",

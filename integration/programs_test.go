@@ -1,0 +1,114 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/testkafka"
+)
+
+// TestNodeWorker has the example worker transform records, and restarts it under
+// load.
+func TestNodeWorker(t *testing.T) {
+	t.Parallel()
+	const partitions = 3
+	in := newInput(t, partitions)
+	in.json = true
+	out := newTopic(t, ".out", partitions)
+	name := unique(t, "")
+	worker, addr := startNode(t, "0")
+	i := start(t, process(pipeline(name, in.topic, out).with(settings{
+		"transform": settings{"http": settings{"urls": []string{"http://" + addr + "/transform"}}},
+	})))
+	l := in.start(t, 300)
+	i.awaitEmitted(t, name, 300)
+	if err := worker.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-worker.Exited():
+	case <-time.After(patience):
+		t.Fatalf("waited %v for the worker to end", patience)
+	}
+	i.awaitUnready(t, name, addr)
+	_, port, _ := strings.Cut(addr, ":")
+	startNode(t, port)
+	awaitOutput(t, out, records(within(t, patience), t, out)+300)
+	l.end()
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.drain(t)
+	compareExact(t, in.topic, out)
+	if first := firstValue(t, out); !strings.Contains(first, `"receipt":`) {
+		t.Errorf("%s has no receipt of the worker", first)
+	}
+}
+
+// startNode starts the example worker and returns where it listens.
+func startNode(t *testing.T, port string) (worker *testkafka.Process, addr string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "worker.log")
+	log, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("node", "../examples/node/worker.mjs")
+	cmd.Env = append(os.Environ(), "PORT="+port, "HOST=127.0.0.1")
+	cmd.Stdout, cmd.Stderr = log, log
+	if worker, err = bed.leash.Start(cmd); err != nil {
+		t.Fatalf("the Node worker needs Node 20: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = worker.Signal(syscall.SIGKILL) // it may have ended
+		<-worker.Exited()
+	})
+	await(t, patience, "the Node worker to listen", func() (bool, string) {
+		text, err := os.ReadFile(file)
+		_, after, ok := strings.Cut(string(text), "listening on http://")
+		addr, _, _ = strings.Cut(after, "\n")
+		return ok && strings.HasSuffix(string(text), "\n"), fmt.Sprint(string(text), err)
+	})
+	return worker, addr
+}
+
+// firstValue returns the first value of a topic's first partition.
+func firstValue(t *testing.T, topic string) string {
+	t.Helper()
+	reader, err := bed.cluster.Client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	fetches := reader.PollRecords(within(t, patience), 1)
+	if err := fetches.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return string(fetches.Records()[0].Value)
+}
+
+// TestDemo runs the demo, which needs no Kafka, to its verdict.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bed.binary, "demo", "--for", "6s")
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if !strings.Contains(string(text), "0 out of order") {
+		t.Errorf("there is no verdict with 0 out of order:\n%s", text)
+	}
+	if strings.Contains(string(text), "\x1b") {
+		t.Errorf("not a terminal, and yet there are escape sequences:\n%q", text)
+	}
+}
