@@ -56,76 +56,110 @@ func (l *loop) commitIfDue() {
 // commit commits every position that is known, moved or not: the tick that moves
 // nothing is what tells a lag monitor that we are alive. It reports false if
 // there is none. No commit may be in flight.
+//
+// The request is our own, with the member and the generation of this moment. The
+// client's commit would read them when it builds the request, so that a commit
+// which was computed before a loss could go out under the next generation; and it
+// waits while the group joins, as long as the slowest member needs to hand its
+// partitions over, although the broker takes commits all that time.
 func (l *loop) commit(deadline time.Time) bool {
 	l.commits.policy.Begin(l.now)
-	var marks []mark
-	for _, t := range l.tenures {
-		if t.tracker != nil && t.phase != closed {
-			next, epoch := t.tracker.Frontier()
-			marks = append(marks, mark{t, next, epoch})
-		}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = l.opts.Source.Group
+	req.MemberID, req.Generation = l.consumer.GroupMetadata()
+	if l.opts.Source.Static {
+		req.InstanceID = &l.opts.Instance
 	}
-	if len(marks) == 0 {
+	var marks []mark
+	byTopic := make(map[string]int)
+	for _, t := range l.tenures {
+		if !l.committable(t) {
+			continue
+		}
+		next, epoch := t.tracker.Frontier()
+		marks = append(marks, mark{t, next, epoch})
+		i, ok := byTopic[t.topic]
+		if !ok {
+			i = len(req.Topics)
+			byTopic[t.topic] = i
+			topic := kmsg.NewOffsetCommitRequestTopic()
+			topic.Topic, topic.TopicID = t.topic, l.topicIDs[t.topic]
+			req.Topics = append(req.Topics, topic)
+		}
+		p := kmsg.NewOffsetCommitRequestTopicPartition()
+		p.Partition, p.Offset, p.LeaderEpoch = t.partition, int64(next), epoch
+		p.Metadata = kmsg.StringPtr("") // Burrow misreads commits with long metadata
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
+	}
+	if len(marks) == 0 || req.MemberID == "" { // no member: the broker would take it for an outsider's
 		l.commits.policy.Done(l.now)
 		return false
+	}
+	// The producer's connection to the coordinator, if there is one: to cancel a
+	// request ends its connection, which shall not be that of the heartbeats.
+	client := l.consumer
+	if l.producer != nil {
+		client = l.producer
 	}
 	ctx, cancel := context.WithDeadline(l.life, deadline)
 	l.commits.inFlight = &commit{cancel: cancel, marks: marks}
 	l.beside.Go(func() {
 		defer cancel()
-		done, err := send(ctx, l.consumer, marks)
-		l.do(func() { l.committed(marks, done, err) })
+		refused, err := send(ctx, client, req)
+		l.do(func() { l.committed(marks, refused, err) })
 	})
 	return true
 }
 
-// send commits the marks and returns those that the broker has taken.
-func send(ctx context.Context, client *kgo.Client, marks []mark) (done map[partitionKey]bool, err error) {
-	positions := make(map[string]map[int32]kgo.EpochOffset)
-	for _, m := range marks {
-		if positions[m.tenure.topic] == nil {
-			positions[m.tenure.topic] = make(map[int32]kgo.EpochOffset)
-		}
-		positions[m.tenure.topic][m.tenure.partition] = kgo.EpochOffset{Epoch: m.epoch, Offset: int64(m.next)}
+// committable reports whether the position of t can be committed: it is known, and
+// so is the id of the topic, without which new brokers refuse a commit.
+func (l *loop) committable(t *tenure) bool {
+	_, known := l.topicIDs[t.topic]
+	return known && t.tracker != nil && t.phase != closed
+}
+
+// send commits and returns what the broker has refused, and why. With err it is not
+// known what it has taken.
+func send(ctx context.Context, client *kgo.Client, req *kmsg.OffsetCommitRequest) (refused map[partitionKey]error, err error) {
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return nil, err
 	}
-	// Burrow misreads commits with long metadata; the client would put the member
-	// id there.
-	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
-		for i := range req.Topics {
-			for j := range req.Topics[i].Partitions {
-				req.Topics[i].Partitions[j].Metadata = kmsg.StringPtr("")
-			}
+	names := make(map[[16]byte]string, len(req.Topics)) // from version 10 on answers have ids
+	for _, t := range req.Topics {
+		names[t.TopicID] = t.Topic
+	}
+	for _, t := range resp.Topics {
+		if t.Topic == "" {
+			t.Topic = names[t.TopicID]
 		}
-		return nil
-	})
-	client.CommitOffsetsSync(ctx, positions, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, e error) {
-		if err = e; err != nil {
-			return
-		}
-		done = make(map[partitionKey]bool, len(marks))
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
-					err = e
-					continue
+		for _, p := range t.Partitions {
+			if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
+				if refused == nil {
+					refused = make(map[partitionKey]error)
 				}
-				done[partitionKey{t.Topic, p.Partition}] = true
+				refused[partitionKey{t.Topic, p.Partition}] = e
 			}
 		}
-	})
-	return done, err
+	}
+	return refused, nil
 }
 
 // committed takes the answer of the commit in flight.
-func (l *loop) committed(marks []mark, done map[partitionKey]bool, err error) {
+func (l *loop) committed(marks []mark, refused map[partitionKey]error, err error) {
 	l.commits.inFlight = nil
 	l.commits.policy.Done(l.now)
 	if l.txn != nil {
 		defer l.emitAll() // a transaction may be opened now
 	}
-	for _, m := range marks {
-		if t := m.tenure; t.phase != closed && done[t.partitionKey] {
-			t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
+	if err == nil {
+		for _, m := range marks {
+			t := m.tenure
+			if e := refused[t.partitionKey]; e != nil {
+				err = e
+			} else if t.phase != closed {
+				t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
+			}
 		}
 	}
 	switch {

@@ -83,13 +83,13 @@ func (l *loop) proceed(d *drain) (ended bool) {
 	if !d.committed {
 		d.committed = true
 		for _, t := range d.tenures {
-			if t.phase == draining && t.uncommitted() && l.commit(d.deadline.Add(commitGrace)) {
+			if t.phase == draining && l.uncommitted(t) && l.commit(d.deadline.Add(commitGrace)) {
 				return false
 			}
 		}
 	}
 	for _, t := range d.tenures {
-		if t.phase == draining && t.uncommitted() {
+		if t.phase == draining && l.uncommitted(t) {
 			if !late {
 				if !d.retryAt.After(l.now) {
 					d.retryAt = l.now.Add(commitRetry)
@@ -108,8 +108,8 @@ func (l *loop) proceed(d *drain) (ended bool) {
 }
 
 // uncommitted reports whether the frontier is beyond what was committed.
-func (t *tenure) uncommitted() bool {
-	if t.tracker == nil {
+func (l *loop) uncommitted(t *tenure) bool {
+	if !l.committable(t) {
 		return false
 	}
 	next, _ := t.tracker.Frontier()

@@ -103,7 +103,13 @@ func (l *loop) watched(found sighting) {
 		l.batchLimits.Store(&limits)
 	}
 	if found.ids != nil {
+		before := l.topicIDs
 		l.topicIDs = found.ids
+		for _, t := range l.tenures {
+			if _, known := before[t.topic]; !known && l.committable(t) {
+				l.commits.policy.Assigned(l.now) // it had to wait for the id
+			}
+		}
 	}
 	for _, t := range l.tenures {
 		if from := found.both[t.topic]; from != "" {
@@ -228,7 +234,9 @@ func (w *watcher) look(ctx context.Context) sighting {
 	}
 	found.ids = make(map[string][16]byte, len(inputs))
 	for _, topic := range inputs {
-		found.ids[topic] = metadata.Topics[topic].ID
+		if detail := metadata.Topics[topic]; detail.Err == nil {
+			found.ids[topic] = detail.ID
+		}
 	}
 	found.sinks = w.sinks(ctx, admin, metadata, outputs)
 	found.ends = w.ends(ctx, admin)
