@@ -29,6 +29,11 @@ type Options struct {
 	Users map[string]string
 	// Features are set when the storage is formatted, such as transaction.version.
 	Features map[string]int
+	// Front, if it is not nil, gives every node one more listener, which is for
+	// clients alone: nodes talk to each other past it. Front is called with the
+	// listener's host:port before any node starts, and returns the host:port that
+	// the node shall advertise, such as that of a proxy.
+	Front func(addr string) (advertised string, err error)
 	// Properties are added to those of every node, and win.
 	Properties map[string]string
 }
@@ -80,12 +85,17 @@ func (c *Cluster) start(ctx context.Context, opts Options) error {
 			return err
 		}
 	}
-	ports, err := freePorts(3 * max(1, opts.Nodes))
+	ports, err := FreePorts(4 * max(1, opts.Nodes))
 	if err != nil {
 		return err
 	}
-	for ; len(ports) > 0; ports = ports[3:] {
-		n := &Node{cluster: c, id: len(c.Nodes) + 1, plain: ports[0], secure: ports[1], controller: ports[2]}
+	for ; len(ports) > 0; ports = ports[4:] {
+		n := &Node{cluster: c, id: len(c.Nodes) + 1, plain: ports[0], secure: ports[1], controller: ports[2], front: ports[3]}
+		if opts.Front != nil {
+			if n.advertised, err = opts.Front(loopback(n.front)); err != nil {
+				return err
+			}
+		}
 		c.Nodes = append(c.Nodes, n)
 	}
 	id := clusterID()
@@ -135,6 +145,16 @@ func (c *Cluster) SecureBrokers() []string {
 	var addrs []string
 	for _, n := range c.Nodes {
 		addrs = append(addrs, loopback(n.secure))
+	}
+	return addrs
+}
+
+// FrontBrokers returns host:port that every node advertises for its front
+// listener, which is there if Options.Front is set.
+func (c *Cluster) FrontBrokers() []string {
+	var addrs []string
+	for _, n := range c.Nodes {
+		addrs = append(addrs, n.advertised)
 	}
 	return addrs
 }

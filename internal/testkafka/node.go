@@ -21,7 +21,8 @@ type Node struct {
 	cluster *Cluster
 	id      int
 
-	plain, secure, controller int // ports
+	plain, secure, controller, front int    // ports
+	advertised                       string // for front; empty if nobody listens there
 
 	mu      sync.Mutex
 	process *Process

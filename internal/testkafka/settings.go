@@ -28,7 +28,7 @@ func (n *Node) settings(opts Options) []byte {
 		"inter.broker.listener.name":               "PLAIN",
 		"listeners":                                fmt.Sprintf("PLAIN://%s,CONTROLLER://%s", loopback(n.plain), loopback(n.controller)),
 		"advertised.listeners":                     "PLAIN://" + loopback(n.plain),
-		"listener.security.protocol.map":           "PLAIN:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT",
+		"listener.security.protocol.map":           "PLAIN:PLAINTEXT,FRONT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT",
 		"log.dirs":                                 filepath.Join(n.dir(), "data"),
 		"auto.create.topics.enable":                "false",
 		"default.replication.factor":               fmt.Sprint(replicas),
@@ -57,6 +57,10 @@ func (n *Node) settings(opts Options) []byte {
 		p["listeners"] += ",SECURE://" + loopback(n.secure)
 		p["advertised.listeners"] += ",SECURE://" + loopback(n.secure)
 		maps.Copy(p, n.security(opts.Users))
+	}
+	if n.advertised != "" {
+		p["listeners"] += ",FRONT://" + loopback(n.front)
+		p["advertised.listeners"] += ",FRONT://" + n.advertised
 	}
 	maps.Copy(p, opts.Properties)
 
@@ -88,11 +92,11 @@ func (n *Node) security(users map[string]string) map[string]string {
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// freePorts returns ports that nobody listens on. They are below those that the
+// FreePorts returns ports that nobody listens on. They are below those that the
 // system gives to outgoing connections: a client that tries to reach a node which
 // is down could otherwise be given the node's own port, be connected to itself,
 // and keep the node from coming back.
-func freePorts(n int) ([]int, error) {
+func FreePorts(n int) ([]int, error) {
 	const low, high = 15000, 32000
 	ports := make([]int, 0, n)
 	for range 1000 {
