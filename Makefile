@@ -12,6 +12,11 @@ RESULTS  := .cache/test
 GOTEST   := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg
 UNIT     = $$($(GO) list ./... | grep -v '/integration')
 FUZZTIME := 30s
+CHAOS    := $(GO) test -tags chaos -count=1 -timeout 0 -v -run TestChaos ./integration/chaos -args -ledger $(CURDIR)/docs/ledger.tsv
+MODE     := at_least_once,exactly_once
+PLAN     := kills
+SEED     := 1
+SEEDS    := 3
 FOR      := 10m
 N        := 2000
 
@@ -62,6 +67,13 @@ plans: ## Run N (2000) random plans of rebalances and faults in virtual time
 	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) | \
 	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
 
+chaos chaos-all: FOR := 60s
+chaos: ## Break instances and brokers by PLAN (kills, ...; all) for FOR (60s), MODE, SEED
+	$(CHAOS) -mode $(MODE) -plan $(PLAN) -seed $(SEED) -for $(FOR)
+
+chaos-all: ## All plans in both modes with seeds 1 to SEEDS (3)
+	$(CHAOS) -mode at_least_once,exactly_once -plan all -seed 1-$(SEEDS) -for $(FOR)
+
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \
 		echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir"; done
@@ -73,4 +85,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak plans fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak plans chaos chaos-all fuzz clean FORCE

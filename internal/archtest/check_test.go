@@ -147,7 +147,7 @@ func refusal(name string, test bool, imported string, allowed []string) string {
 	if test && (imported == name || slices.Contains(forTests, imported) || slices.Contains(freeTests, name)) {
 		return ""
 	}
-	if slices.Contains(forTests, imported) {
+	if slices.Contains(forTests, imported) && !slices.Contains(forTests, name) {
 		return ", which is for tests"
 	}
 	if slices.Contains(allowed, anything) || slices.Contains(allowed, imported) {

@@ -33,14 +33,17 @@ var imports = map[string][]string{
 
 	"internal/archtest":  {},
 	"internal/testkafka": {},
+	"internal/history":   {},
+	"internal/conductor": {"internal/history", "internal/testkafka"},
 	"integration":        {},
+	"integration/chaos":  {},
 }
 
 // forTests are the packages that only tests may import.
-var forTests = []string{"internal/testkafka"}
+var forTests = []string{"internal/testkafka", "internal/history", "internal/conductor"}
 
 // freeTests are the packages whose tests may import everything.
-var freeTests = []string{"integration"}
+var freeTests = []string{"integration", "integration/chaos"}
 
 // vague are names that say nothing about what is in a package, so that anything
 // ends up there.
