@@ -252,3 +252,15 @@ func passOn(_ context.Context, in processor.Input, out *processor.Outputs) error
 	out.Add(in.Value)
 	return nil
 }
+
+// problem returns the reasons that the pipeline gives for a scope.
+func (b *bed) problem(r *running, scope string) string {
+	b.t.Helper()
+	var reasons []string
+	for _, p := range b.status(r).Problems {
+		if p.Scope == scope {
+			reasons = append(reasons, p.Reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}

@@ -177,7 +177,9 @@ func (l *loop) acknowledged(t *tenure, lo, hi resequence.Seq) {
 			s.state = settled
 		}
 	}
-	t.refusals = 0
+	if t.refused == nil {
+		t.refusals = 0
+	}
 	if l.txn == nil {
 		l.settle(t, lo, hi)
 	}
