@@ -90,7 +90,7 @@ func TestTwin(t *testing.T) {
 	})).with(settings{"instance": twin})
 	first := start(t, conf)
 	first.awaitPartitions(t, name, 1)
-	first.ending = true
+	first.end(t)
 	second := start(t, conf)
 	if code := first.exit(t); code != 75 {
 		t.Errorf("exit code %d, want 75", code)
