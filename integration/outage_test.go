@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -148,4 +149,36 @@ func records(ctx context.Context, t *testing.T, topic string) (n int64) {
 		n += offset
 	}
 	return n
+}
+
+// TestBrokerFrozen has the broker not answer, with all connections open. That
+// is said in time, and all goes on when it answers again.
+func TestBrokerFrozen(t *testing.T) {
+	const partitions = 4
+	in := newInput(t, partitions)
+	out := newTopic(t, ".out", partitions)
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out)))
+	l := in.start(t, 500)
+	i.awaitEmitted(t, name, 500)
+	node := bed.cluster.Nodes[0]
+	if err := node.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	thaw := sync.OnceValue(node.Thaw)
+	t.Cleanup(func() { _ = thaw() })
+	began := time.Now()
+	t.Log(i.awaitUnready(t, name))
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the instance has said nothing for %v, more than 30 s", took)
+	}
+	if err := thaw(); err != nil {
+		t.Fatal(err)
+	}
+	awaitOutput(t, out, records(within(t, patience), t, out)+500)
+	l.end()
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	i.awaitReady(t)
+	i.drain(t)
+	t.Log(compareSteps(t, in.topic, out))
 }
