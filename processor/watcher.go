@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A watcher looks at the cluster every few seconds and tells the loop what is
@@ -25,6 +26,8 @@ type watcher struct {
 	client *kgo.Client
 	dial   *dialHook
 	hurry  chan struct{} // asks for a look now; has room for one
+
+	mayProduce bool // the brokers have said so once
 }
 
 // dialHook remembers why the last connection could not be made.
@@ -238,9 +241,31 @@ func (w *watcher) look(ctx context.Context) sighting {
 			found.ids[topic] = detail.ID
 		}
 	}
-	found.sinks = w.sinks(ctx, admin, metadata, outputs)
+	if err := w.askToProduce(ctx); err != nil {
+		found.problems = append(found.problems, Problem{
+			Scope: "outputs", Reason: "nothing can be produced; trying again: " + explain(err),
+		})
+	} else {
+		found.sinks = w.sinks(ctx, admin, metadata, outputs)
+	}
 	found.ends = w.ends(ctx, admin)
 	return found
+}
+
+// askToProduce asks whether this user may produce at all, which brokers refuse to
+// users that may write to no topic. The producer must not be the first to ask: its
+// client would keep the refusal, and go on failing after the grant. One with
+// transactions is made anew after a refusal.
+func (w *watcher) askToProduce(ctx context.Context) error {
+	if w.mayProduce || w.loop.opts.ExactlyOnce {
+		return nil
+	}
+	resp, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(ctx, w.client)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	w.mayProduce = err == nil
+	return err
 }
 
 // inputs returns the input topics, and what the cluster says of them and of the
