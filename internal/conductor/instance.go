@@ -189,7 +189,7 @@ func (i *instance) stop() {
 	select {
 	case <-i.process.Exited():
 	case <-time.After(drainTimeout + 2*time.Second + slack):
-		i.run.fault(history.BoundedDrain, "%s has not ended %v after SIGTERM: %s", i.name, drainTimeout+2*time.Second+slack, i.log)
+		i.run.fault(history.Bounds, "%s has not ended %v after SIGTERM: %s", i.name, drainTimeout+2*time.Second+slack, i.log)
 		_ = i.process.Signal(syscall.SIGQUIT) // a picture of all goroutines in the log
 		select {
 		case <-i.process.Exited():

@@ -90,16 +90,18 @@ type script struct {
 
 // Plans are the plans by name.
 var plans = map[string]func(*script){
-	"kills":   kills,
-	"rolling": rolling,
-	"freeze":  freeze,
-	"storm":   storm,
-	"brokers": brokerFaults,
-	"slow":    slow,
-	"gaps":    gaps,
-	"poison":  poison,
-	"mix":     everything,
-	"network": network,
+	"kills":    kills,
+	"rolling":  rolling,
+	"freeze":   freeze,
+	"storm":    storm,
+	"brokers":  brokerFaults,
+	"slow":     slow,
+	"gaps":     gaps,
+	"poison":   poison,
+	"mix":      everything,
+	"network":  network,
+	"crash":    crash,
+	"recovery": recovery,
 }
 
 // PlanNames are the names of all plans, sorted.
@@ -173,6 +175,21 @@ func (s *script) volleys() {
 }
 
 func kills(s *script) { s.volleys() }
+
+// crash kills as often as instances start: static members need no new generation.
+func crash(s *script) {
+	s.plan.Protocol = Static
+	s.each(700*time.Millisecond, 1500*time.Millisecond, func(at time.Duration) {
+		s.add(at, s.instance(), Kill, s.between(0, 300*time.Millisecond))
+	})
+}
+
+// recovery kills one at a time, so that it can be seen when its partitions go on.
+func recovery(s *script) {
+	s.each(14*time.Second, 16*time.Second, func(at time.Duration) {
+		s.add(at, s.instance(), Kill, s.between(0, 3*time.Second))
+	})
+}
 
 func rolling(s *script) {
 	i := 0
@@ -289,14 +306,19 @@ func everything(s *script) {
 	s.networkFaults(8*time.Second, 14*time.Second)
 }
 
+// breaksBrokers reports whether a step is about brokers.
+func (p *Plan) breaksBrokers() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Whom[0] != 'i' })
+}
+
 // mixes reports whether an instance may go on while others have its partitions.
 func (p *Plan) mixes() bool {
 	return slices.ContainsFunc(p.Steps, func(s Step) bool {
 		switch s.Do {
-		case Freeze, Cut, Stall, Delay, HoldUp, Move:
+		case Freeze, Cut, Stall, Delay, HoldUp:
 			return true
 		default:
-			return strings.HasPrefix(s.Whom, "n")
+			return s.Whom[0] != 'i'
 		}
 	})
 }

@@ -36,6 +36,9 @@ type Counts struct {
 	Rebalances                                          int // as instances tell them
 	Transactions, Aborted                               int // of instances, as the markers in the output tell
 	AbortedCopies                                       int // outputs that only readers of uncommitted records see
+	// Standstill is the longest time in which a partition had lag and did not go on,
+	// Blocked the longest in which an open transaction held up readers.
+	Standstill, Blocked time.Duration
 }
 
 // A Result is what a run has come to.
@@ -67,7 +70,7 @@ type run struct {
 	load             *load
 	instances        []*instance
 	check            *history.Check
-	samples          []history.Sample
+	looks            []look
 	transactionsSeen markers
 
 	mu     sync.Mutex // guards what follows
@@ -138,7 +141,22 @@ func (b *Bed) Run(ctx context.Context, mode Delivery, plan *Plan, dir string) (*
 	result.Verdict = r.judge()
 	result.Void = r.void(result)
 	r.note("%s", result)
-	return result, nil
+	return result, r.evidence(result)
+}
+
+// evidence writes what a verdict rests on beside the logs.
+func (r *run) evidence(result *Result) error {
+	var looks strings.Builder
+	fmt.Fprintln(&looks, "seconds\tpartition\tinput\tcommitted\tstable\tend")
+	for _, l := range r.looks {
+		for p := range partitions {
+			fmt.Fprintf(&looks, "%.2f\t%d\t%d\t%d\t%d\t%d\n", l.At.Sub(r.began).Seconds(), p, l.in[p], l.Committed[p], l.stable[p], l.Ends[history.Outputs][p])
+		}
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(r.dir, "offsets.tsv"), []byte(looks.String()), 0o644),
+		os.WriteFile(filepath.Join(r.dir, "faults.txt"), []byte(strings.Join(result.Verdict.All, "\n")), 0o644),
+	)
 }
 
 // all carries out the run and gathers what the verdict needs.
@@ -305,9 +323,10 @@ func (r *run) truth(ctx context.Context) error {
 	if err := r.bed.read(ctx, r.in, partitions, kgo.ReadCommitted(), control(r.check.Input)); err != nil {
 		return err
 	}
-	for _, s := range r.samples {
-		r.check.Sample(s)
+	for _, l := range r.looks {
+		r.check.Sample(l.Sample)
 	}
+	r.times()
 	visible := 0
 	for sink, topic := range []string{r.out, r.dead} {
 		n := []int{partitions, deadPartitions}[sink]
@@ -337,6 +356,24 @@ func (r *run) truth(ctx context.Context) error {
 	}
 	r.check.Finish(end)
 	return nil
+}
+
+// transactionTimeout is the engine's.
+const transactionTimeout = 15 * time.Second
+
+// times judges how long partitions and readers had to wait. Where brokers are out
+// they wait for these.
+func (r *run) times() {
+	still, shut := standstill(r.looks), blocked(r.looks)
+	r.counts.Standstill, r.counts.Blocked = still.length(), shut.length()
+	r.note("the longest standstill was %v, the longest wait of a reader %v", still, shut)
+	const slack = 5 * time.Second
+	if most := sessionTimeout + slack; r.plan.Name == "recovery" && still.length() > most {
+		r.fault(history.Bounds, "%v had lag and did not go on: more than the session timeout and %v", still, slack)
+	}
+	if most := transactionTimeout + slack; !r.plan.breaksBrokers() && shut.length() > most {
+		r.fault(history.Bounds, "readers of %v were blocked: more than the transaction timeout and %v", shut, slack)
+	}
 }
 
 // settle waits until no transaction is open any more, as long as that may take,

@@ -24,8 +24,8 @@ func (r *run) watch(ctx context.Context) {
 	var g errgroup.Group
 	g.Go(func() error {
 		for wait(ctx, sampleInterval) {
-			if s, err := r.sample(ctx); err == nil { // brokers may be out
-				r.samples = append(r.samples, s)
+			if s, err := r.look(ctx); err == nil { // brokers may be out
+				r.looks = append(r.looks, s)
 			}
 		}
 		return nil
@@ -41,18 +41,80 @@ func (r *run) watch(ctx context.Context) {
 	_ = g.Wait()
 }
 
-func (r *run) sample(ctx context.Context) (s history.Sample, err error) {
+// A look is a sample with what the bounds of time are judged by.
+type look struct {
+	history.Sample
+	in     []int64 // ends of the input, for readers of committed records
+	stable []int64 // ends of the output, for readers of committed records
+}
+
+func (r *run) look(ctx context.Context) (l look, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	s.At = time.Now()
-	if s.Committed, err = r.bed.committed(ctx, r.group, r.in, partitions); err != nil {
-		return s, err
+	l.At = time.Now()
+	if l.in, err = r.bed.ends(ctx, r.in, partitions, true); err != nil {
+		return l, err
 	}
-	if s.Ends[history.Outputs], err = r.bed.ends(ctx, r.out, partitions, false); err != nil {
-		return s, err
+	if l.stable, err = r.bed.ends(ctx, r.out, partitions, true); err != nil {
+		return l, err
 	}
-	s.Ends[history.DeadLetters], err = r.bed.ends(ctx, r.dead, deadPartitions, false)
-	return s, err
+	if l.Committed, err = r.bed.committed(ctx, r.group, r.in, partitions); err != nil {
+		return l, err
+	}
+	if l.Ends[history.Outputs], err = r.bed.ends(ctx, r.out, partitions, false); err != nil {
+		return l, err
+	}
+	l.Ends[history.DeadLetters], err = r.bed.ends(ctx, r.dead, deadPartitions, false)
+	return l, err
+}
+
+// A pause is a time in which a partition did not go on.
+type pause struct {
+	partition int
+	from, to  time.Time
+}
+
+func (p pause) length() time.Duration { return p.to.Sub(p.from) }
+
+func (p pause) String() string {
+	return fmt.Sprintf("partition %d from %s to %s", p.partition, p.from.UTC().Format("15:04:05.0"), p.to.UTC().Format("15:04:05.0"))
+}
+
+// longest returns the longest time in which the same partition waited in every
+// look and nothing of it moved between them.
+func longest(looks []look, waits func(l *look, p int) bool, moved func(a, b *look, p int) bool) pause {
+	var worst pause
+	for p := range partitions {
+		var from time.Time
+		for i := range looks {
+			b := &looks[i]
+			if i == 0 || !waits(b, p) || moved(&looks[i-1], b, p) {
+				from = b.At
+			}
+			if now := (pause{p, from, b.At}); now.length() > worst.length() {
+				worst = now
+			}
+		}
+	}
+	return worst
+}
+
+// standstill is the longest time in which a partition had lag and neither an
+// output nor a commit came.
+func standstill(looks []look) pause {
+	return longest(looks,
+		func(l *look, p int) bool { return l.Committed[p] < l.in[p] && l.Committed[p] >= 0 },
+		func(a, b *look, p int) bool {
+			return a.Committed[p] != b.Committed[p] || a.Ends[history.Outputs][p] != b.Ends[history.Outputs][p]
+		})
+}
+
+// blocked is the longest time in which readers of committed records could not go
+// on, because a transaction was open.
+func blocked(looks []look) pause {
+	return longest(looks,
+		func(l *look, p int) bool { return l.stable[p] < l.Ends[history.Outputs][p] },
+		func(a, b *look, p int) bool { return a.stable[p] != b.stable[p] })
 }
 
 // memoryBase is what a process may take beside its windows.

@@ -102,15 +102,20 @@ type Verdict struct {
 	CommitsBack int
 	Faults      map[Rule]int
 	First       []string // of each rule the first few
+	All         []string // as many as anybody will read
 }
 
-const firstFaults = 5
+const firstFaults, allFaults = 5, 10000
 
 // Fault notes that a rule was broken.
 func (c *Check) Fault(rule Rule, format string, args ...any) {
 	c.verdict.Faults[rule]++
+	text := fmt.Sprintf("%s: %s", rule, fmt.Sprintf(format, args...))
 	if c.verdict.Faults[rule] <= firstFaults {
-		c.verdict.First = append(c.verdict.First, fmt.Sprintf("%s: %s", rule, fmt.Sprintf(format, args...)))
+		c.verdict.First = append(c.verdict.First, text)
+	}
+	if len(c.verdict.All) < allFaults {
+		c.verdict.All = append(c.verdict.All, text)
 	}
 }
 

@@ -36,9 +36,10 @@ const (
 	// BoundedMemory (the conductor): windows keep their limits, and the process its
 	// memory.
 	BoundedMemory Rule = "I12"
-	// BoundedDrain (the conductor): SIGTERM ends an instance within drain_timeout
-	// and 2 s.
-	BoundedDrain Rule = "I13"
+	// Bounds (the conductor): SIGTERM ends an instance within drain_timeout and 2 s;
+	// the partitions of one that was killed go on within the session timeout and
+	// 5 s; an open transaction blocks readers no longer than its timeout.
+	Bounds Rule = "I13"
 	// Progress (the conductor): when all faults are over the lag goes to 0.
 	Progress Rule = "I14"
 	// Intact: keys, values, headers and timestamps arrive as they were sent; null

@@ -54,7 +54,7 @@ func (c *Check) due(o Origin, sink Sink) int {
 // those of a partition in order.
 func (c *Check) Visible(sink Sink, r *kgo.Record) {
 	c.verdict.Seen[sink]++
-	where := fmt.Sprintf("%s %s/%d@%d", sink, r.Topic, r.Partition, r.Offset)
+	where := fmt.Sprintf("%s %s/%d@%d (producer %d, epoch %d)", sink, r.Topic, r.Partition, r.Offset, r.ProducerID, r.ProducerEpoch)
 	o, err := c.work.identify(r)
 	if err != nil {
 		c.Fault(Intact, "%s: %v", where, err)
@@ -133,7 +133,7 @@ func (c *Check) appear(sink Sink, r *kgo.Record, o Origin, i int32, where string
 func (c *Check) repeat(sink Sink, r *kgo.Record, o Origin, s *stream, pos int32, where string) {
 	c.verdict.Repeats++
 	if c.opts.ExactlyOnce {
-		c.Fault(NoRepeat, "%s: it is visible a second time", where)
+		c.Fault(NoRepeat, "%s: it is visible a second time, and was at %d before", where, s.at[pos])
 		return
 	}
 	part := c.partitions[o.Partition]
