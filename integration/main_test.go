@@ -8,6 +8,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -105,11 +106,15 @@ func tearDown() {
 	if bed.client != nil {
 		bed.client.Close()
 	}
+	var err error
 	if bed.leash != nil {
-		_ = bed.leash.Close()
+		err = bed.leash.Close()
 	}
 	if bed.cluster != nil {
-		_ = bed.cluster.Close()
+		err = errors.Join(err, bed.cluster.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 }
 
