@@ -105,7 +105,7 @@ func (l *loop) commit(deadline time.Time) bool {
 	l.commits.inFlight = &commit{cancel: cancel, marks: marks}
 	l.beside.Go(func() {
 		defer cancel()
-		refused, err := send(ctx, client, req)
+		refused, err := sendCommit(ctx, client, req)
 		l.do(func() { l.committed(marks, refused, err) })
 	})
 	return true
@@ -118,9 +118,9 @@ func (l *loop) committable(t *tenure) bool {
 	return known && t.tracker != nil && t.phase != closed
 }
 
-// send commits and returns what the broker has refused, and why. With err it is not
+// sendCommit commits and returns what the broker has refused, and why. With err it is not
 // known what it has taken.
-func send(ctx context.Context, client *kgo.Client, req *kmsg.OffsetCommitRequest) (refused map[partitionKey]error, err error) {
+func sendCommit(ctx context.Context, client *kgo.Client, req *kmsg.OffsetCommitRequest) (refused map[partitionKey]error, err error) {
 	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
 		return nil, err

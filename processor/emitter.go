@@ -16,19 +16,24 @@ import (
 )
 
 // emit hands the outputs of released records to the producer, in order, and
-// settles records that have none. After the producer has refused an output it
-// emits nothing of the partition until everything that was in flight is answered:
-// later outputs must not overtake it. What the topic would refuse for good is
-// found beforehand: the producer takes the outputs that come after one that was
-// refused before its answer is here.
+// settles records that have none.
+//
+// At least once it hands over what fits one batch, and nothing more while that is
+// in flight. When the producer gives an output up it gives up all that it holds of
+// that partition, but takes what comes next; so an output that was handed over
+// after that, and before we hear of it, would overtake those that are to be emitted
+// again (seen with a broker that was killed behind a proxy). Waiting costs a round
+// trip at most and makes requests larger. What is overtaken in a transaction is
+// aborted with it.
 func (l *loop) emit(t *tenure) {
-	if t.refused != nil || t.phase == closed || t.sink == nil {
+	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn == nil && t.inFlight > 0 {
 		return
 	}
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
 		return // told by the watcher
 	}
 	end := min(t.released(), t.stopAt)
+	batch := 0
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
@@ -54,14 +59,19 @@ func (l *loop) emit(t *tenure) {
 					return // told by the watcher
 				}
 			}
+			size := batchSize(&o.record)
+			if batch += size; batch > t.sink.maxBytes && batch > size && l.txn == nil {
+				return
+			}
 			if !o.emitted {
-				if err := sink.refuses(&o.record); err != nil {
+				if err := sink.refuses(&o.record, size); err != nil {
 					l.unacceptable(t, o, err)
 					return
 				}
 				o.emitted = true
 				t.emitted++
 			}
+			l.handedOver = true
 			t.inFlight++
 			o.record.Partition = t.partition
 			if o.dead {
@@ -78,6 +88,27 @@ func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
 		l.settle(t, lo, hi)
 	}
 }
+
+// send has the producer send what was handed over in this turn of the loop. It
+// would not wait, but sending begins with the first output it gets, and the rest
+// would follow in another batch.
+func (l *loop) send() {
+	if l.handedOver {
+		l.handedOver = false
+		_ = l.producer.Flush(over) // sends and, as its context has ended, waits for nothing
+	}
+}
+
+// over is a context that has ended.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// linger is how long the producer would wait by itself for more outputs: longer than
+// a turn of the loop, which ends the waiting.
+const linger = 10 * time.Millisecond
 
 // acks carries the producer's answers to the loop. Answers of consecutive records
 // are one entry, so that at full speed the loop handles runs.
@@ -157,8 +188,12 @@ func (l *loop) answer() {
 		}
 		if i+1 == len(entries) || entries[i+1].tenure != t {
 			l.budget.account(t)
-			if t.refused != nil && t.inFlight == 0 && l.txn == nil {
+			switch {
+			case t.inFlight > 0 || l.txn != nil:
+			case t.refused != nil:
 				l.emitAgain(t)
+			default:
+				l.emit(t) // what was finished meanwhile
 			}
 		}
 	}
@@ -210,9 +245,10 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 }
 
 // refuses says why the topic can never take a record; nil if it can.
-func (s *sink) refuses(r *kgo.Record) error {
-	if n := batchSize(r); n > s.maxBytes {
-		return fmt.Errorf("it has %d bytes, the topic's max.message.bytes is %d: raise that or mend the transform", n, s.maxBytes)
+// size is what batchSize says of it.
+func (s *sink) refuses(r *kgo.Record, size int) error {
+	if size > s.maxBytes {
+		return fmt.Errorf("it has %d bytes, the topic's max.message.bytes is %d: raise that or mend the transform", size, s.maxBytes)
 	}
 	if s.compacted && r.Key == nil {
 		return errors.New("it has no key, which a compacted topic needs: mend the transform, or the topic's cleanup.policy")

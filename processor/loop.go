@@ -58,6 +58,7 @@ type loop struct {
 	attempts   [results]uint64
 	rebalances uint64
 	spareAcks  []ack
+	handedOver bool // outputs, to the producer in this turn
 	harvesting bool // a timer is set
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
@@ -148,6 +149,7 @@ func (l *loop) run() {
 		l.dispatch()
 		l.endTxnIfDue()
 		l.commitIfDue()
+		l.send()
 		l.proceedDrains()
 		l.pauses.apply(l.consumer)
 	}

@@ -224,7 +224,7 @@ func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.WithHooks(dial),
 		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey, dead: p.opts.DeadLetterTopic}),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(linger),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
