@@ -106,9 +106,9 @@ var over = func() context.Context {
 	return ctx
 }()
 
-// linger is how long the producer would wait by itself for more outputs: longer than
+// linger is how long the producer would wait by itself for more outputs: far longer than
 // a turn of the loop, which ends the waiting.
-const linger = 10 * time.Millisecond
+const linger = time.Second
 
 // acks carries the producer's answers to the loop. Answers of consecutive records
 // are one entry, so that at full speed the loop handles runs.
