@@ -5,6 +5,7 @@ package processor_test
 import (
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,5 +73,43 @@ func TestExactlyOnceUnderChurn(t *testing.T) {
 				b.inOrder(p, 0, c.produced[p])
 			}
 		})
+	})
+}
+
+// Of a transaction that is being ended the broker acknowledges nothing while the
+// group takes the partition away and gives it back. Its offsets, sent afterwards,
+// must not pass for those of the new tenure.
+func TestTransactionOfALostTenureIsNotCommittedByTheNext(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		const records = 300
+		var held atomic.Bool
+		b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if held.Load() && r.(*kmsg.ProduceRequest).TransactionID != nil {
+				b.cluster.SleepControl(func() {
+					for held.Load() {
+						<-time.After(10 * time.Millisecond)
+					}
+				})
+			}
+			return nil, nil, false
+		})
+		c := newChurn(b, rand.New(rand.NewPCG(1, 1)), 1)
+		c.exactlyOnce, c.serverSide, c.transform = true, false, processor.TransformFunc(passOn)
+		c.drain = time.Second
+		c.join()
+		b.produce("in", 0, 0, 100)
+		b.caughtUp(1)
+		held.Store(true)
+		b.produce("in", 0, 100, records)
+		<-time.After(time.Second)
+		c.kick()
+		<-time.After(5 * time.Second)
+		held.Store(false)
+		c.produced[0] = records
+		if err := c.finish(); err != nil {
+			b.t.Errorf("the member returned %v", err)
+		}
+		b.inOrder(0, 0, records)
 	})
 }

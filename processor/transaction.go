@@ -155,9 +155,10 @@ func (l *loop) endTxn() {
 	x := l.txn
 	x.phase = endingTxn
 	e := &ending{
-		producer: l.producer, consumer: l.consumer, transactionalID: x.id, old: x.old,
+		producer: l.producer, transactionalID: x.id, old: x.old,
 		group: l.opts.Source.Group, refused: l.acks.refused.Load, abort: x.refused != nil,
 	}
+	e.member, e.generation = l.consumer.GroupMetadata()
 	if l.opts.Source.Static {
 		e.instanceID = l.opts.Instance
 	}

@@ -18,14 +18,21 @@ import (
 // An ending is one attempt to end a transaction. It runs beside the loop and
 // reads nothing of it.
 type ending struct {
-	producer, consumer *kgo.Client
-	transactionalID    string
-	group, instanceID  string
-	old                bool // the cluster has transaction.version 1
-	refused            func() bool
-	abort              bool
-	marks              []mark
-	positions          []position
+	producer        *kgo.Client
+	transactionalID string
+	group           string
+	// member, generation and instanceID are those of the moment at which the
+	// positions were read. Read later, after the group took the partitions away and
+	// gave them to us again, they would let offsets of the old tenure pass, and its
+	// outputs beside those of the new one.
+	member     string
+	generation int32
+	instanceID string
+	old        bool // the cluster has transaction.version 1
+	refused    func() bool
+	abort      bool
+	marks      []mark
+	positions  []position
 }
 
 // A position is what the transaction commits of one partition.
@@ -124,7 +131,7 @@ func (e *ending) commitOffsets(ctx context.Context) error {
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = e.transactionalID, id, epoch, e.group
-	req.MemberID, req.Generation = e.consumer.GroupMetadata()
+	req.MemberID, req.Generation = e.member, e.generation
 	if e.instanceID != "" {
 		req.InstanceID = &e.instanceID
 	}
