@@ -11,6 +11,11 @@ type budget struct {
 	assigned  int
 	used      int64 // all that is held
 	overdrawn int64 // what tenures hold above their guarantee
+
+	// growth is the moving average of the size of a record's outputs over its own.
+	// Outputs exist when they are counted and are never refused, so room for them is
+	// set aside when their record is admitted.
+	growth float64
 }
 
 // stuckHead is the age of a head from which its partition takes no more of the
@@ -23,20 +28,26 @@ func (b *budget) shared() int64    { return b.limit / 2 }
 // allows says whether t may admit a record of the given size that is not counted
 // in t yet.
 func (b *budget) allows(t *tenure, size int64, headAge time.Duration) bool {
-	held := t.window.Bytes()
-	if held == 0 || held+size <= b.guarantee() {
+	size += int64(b.growth * float64(size))
+	if held := t.window.Bytes() + b.expected(t); held == 0 || held+size <= b.guarantee() {
 		return true
 	}
 	if headAge > stuckHead {
 		return false
 	}
-	over := max(0, t.bytes()+size-b.guarantee())
+	over := max(0, t.bytes()+b.expected(t)+size-b.guarantee())
 	return b.overdrawn-t.overdraft+over <= b.shared()
 }
 
+// expected is the size of the outputs that are not there yet.
+func (b *budget) expected(t *tenure) int64 { return int64(b.growth * float64(t.unfinished)) }
+
+// learn takes the size of a record and of its outputs.
+func (b *budget) learn(in, out int64) { b.growth += (float64(out)/float64(in) - b.growth) / 64 }
+
 // account brings the sums up to date after t has grown or shrunk.
 func (b *budget) account(t *tenure) {
-	held := t.bytes()
+	held := t.bytes() + b.expected(t)
 	b.used += held - t.held
 	t.held = held
 	over := max(0, held-b.guarantee())

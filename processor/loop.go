@@ -285,6 +285,9 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 			return records[i:]
 		}
 		*s = slot{record: r, admitted: now}
+		if !r.Attrs.IsControl() {
+			t.unfinished += size
+		}
 		if r.Attrs.IsControl() {
 			s.state, s.finished = control, now
 			if err := t.window.Complete(seq, 0); err != nil {
@@ -390,6 +393,9 @@ func (l *loop) complete(t *tenure, a *attempt) {
 // fill completes the record of a slot with its n outputs.
 func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, bytes int64) {
 	s := t.window.Slot(seq)
+	size := recordSize(s.record)
+	t.unfinished -= size
+	l.budget.learn(size, bytes)
 	s.outputs, s.pending = outputs, n
 	s.state, s.finished, s.failed = complete, l.nanos(), nil
 	if err := t.window.Complete(seq, bytes); err != nil {

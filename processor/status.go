@@ -124,7 +124,7 @@ func (l *loop) status() Status {
 		Pipeline: l.opts.Name, Group: l.opts.Source.Group, State: l.state,
 		Problems: l.problems.list(l.now),
 		Workers:  l.opts.Workers, WorkersBusy: l.opts.Workers - l.sched.free,
-		WindowBytes: l.budget.used, WindowLimitBytes: l.opts.Window.Bytes,
+		WindowLimitBytes: l.opts.Window.Bytes,
 		Attempts:   make(map[string]uint64, results),
 		Commits:    map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
 		Rebalances: l.rebalances,
@@ -152,7 +152,9 @@ func (l *loop) status() Status {
 		if reason, since := l.waitsFor(t); reason != "" {
 			s.Problems = append(s.Problems, Problem{Scope: t.String(), Reason: reason, Since: since})
 		}
-		s.Partitions = append(s.Partitions, l.partitionStatus(t))
+		p := l.partitionStatus(t)
+		s.WindowBytes += p.WindowBytes
+		s.Partitions = append(s.Partitions, p)
 	}
 	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int {
 		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))

@@ -59,6 +59,7 @@ type tenure struct {
 	spillBytes int64
 	spillCount int
 	paused     bool
+	unfinished int64 // bytes of records admitted and not completed
 	held       int64 // bytes, as the budget last counted them
 	overdraft  int64 // of these above the guarantee
 
