@@ -125,9 +125,9 @@ func (l *loop) status() Status {
 		Problems: l.problems.list(l.now),
 		Workers:  l.opts.Workers, WorkersBusy: l.opts.Workers - l.sched.free,
 		WindowLimitBytes: l.opts.Window.Bytes,
-		Attempts:   make(map[string]uint64, results),
-		Commits:    map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
-		Rebalances: l.rebalances,
+		Attempts:         make(map[string]uint64, results),
+		Commits:          map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
+		Rebalances:       l.rebalances,
 	}
 	if x := l.txn; x != nil {
 		s.Transactions = map[string]uint64{"committed": x.committed, "aborted": x.aborted}
