@@ -40,8 +40,10 @@ func newBed(t *testing.T, partitions int32, network *kfake.VirtualNetwork, opts 
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	b := &bed{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)},
-		step: 10 * time.Millisecond, patience: time.Minute}
+	b := &bed{
+		t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)},
+		step: 10 * time.Millisecond, patience: time.Minute,
+	}
 	if network != nil {
 		b.step, b.patience = 100*time.Millisecond, time.Hour
 		b.client = append(b.client, kgo.Dialer(network.DialContext))

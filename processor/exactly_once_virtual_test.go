@@ -32,9 +32,10 @@ var mishaps = []struct {
 func (c *churn) mishap() {
 	m := mishaps[c.rng.IntN(len(mishaps))]
 	f := kfake.Fault{Keys: []kmsg.Key{m.key}, Err: m.errors[c.rng.IntN(len(m.errors))], Count: 1 + c.rng.IntN(3)}
-	if m.key == kmsg.Produce {
+	switch m.key {
+	case kmsg.Produce:
 		f.Topic = "out"
-	} else if m.key == kmsg.InitProducerID {
+	case kmsg.InitProducerID:
 		f.When = func(r kmsg.Request) bool { return r.(*kmsg.InitProducerIDRequest).TransactionalID != nil }
 	}
 	c.b.cluster.Fault(f)

@@ -106,7 +106,7 @@ func (l *loop) run() {
 	defer timer.Stop()
 	var armed time.Time
 	for {
-		next := l.timers.next()
+		next := l.nextTimer()
 		if !l.txn.running() { // its end is a timer, and takes the tick with it
 			next = earliest(next, l.commits.deadline(l.now))
 		}
@@ -144,7 +144,7 @@ func (l *loop) run() {
 		case <-l.quit:
 			return
 		}
-		l.timers.fire(l.now)
+		l.fireTimers(l.now)
 		l.readmit()
 		l.dispatch()
 		l.endTxnIfDue()

@@ -17,16 +17,16 @@ type timer struct {
 // at has do called by the loop once that time has come.
 func (h *timers) at(at time.Time, do func()) { heap.Push(h, timer{at, do}) }
 
-// next is when the next timer fires; zero if there is none.
-func (h timers) next() time.Time {
+// nextTimer is when the next timer fires; zero if there is none.
+func (h timers) nextTimer() time.Time {
 	if len(h) == 0 {
 		return time.Time{}
 	}
 	return h[0].at
 }
 
-// fire calls what is due.
-func (h *timers) fire(now time.Time) {
+// fireTimers calls what is due.
+func (h *timers) fireTimers(now time.Time) {
 	for len(*h) > 0 && !(*h)[0].at.After(now) {
 		heap.Pop(h).(timer).do()
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"testing/synctest"
 
@@ -51,6 +52,6 @@ func plans(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
 		}
 	}
 	if *planCount > 0 {
-		fmt.Printf("plans: %d of %s from seed %d, %d red\n", n, t.Name(), first, red)
+		fmt.Fprintf(os.Stdout, "plans: %d of %s from seed %d, %d red\n", n, t.Name(), first, red)
 	}
 }

@@ -88,7 +88,7 @@ func (a *attempt) run(transform Transform, opts *Options, t *tenure, s *slab) {
 		i++
 		o.tenure, o.seq, o.of = t, a.seq, a.n
 		o.record.Topic, o.record.Partition = t.output, t.partition
-		o.record.Context = o
+		o.record.Context = o //nolint:fatcontext // not nested: each output is the context of its own record
 		if opts.Output.Provenance {
 			s.provenance(o, t.provenance, a.record.Offset, i, out.n)
 		}
