@@ -107,7 +107,7 @@ func TestRefusedOutputsKeepOrder(t *testing.T) {
 		}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			plans(t, 4, func(t *testing.T, rng *rand.Rand) {
+			plans(t, 3, func(t *testing.T, rng *rand.Rand) {
 				const partitions = 2
 				virtual(t, partitions, func(b *bed) {
 					commits := b.watchCommits()

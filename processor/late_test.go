@@ -33,7 +33,7 @@ func TestLateResultAfterLoss(t *testing.T) {
 		b.produce("in", 0, 0, 10)
 		opts := b.options()
 		opts.Workers = 1
-		opts.Commit.Interval = time.Minute
+		b.unhurried(&opts)
 		r := b.run(opts, stubborn(1))
 		b.eventually("the only worker is busy", func() bool { return b.status(r).WorkersBusy == 1 })
 		thrownOut(b, opts)
@@ -60,7 +60,7 @@ func TestLateResultAfterRevoke(t *testing.T) {
 		b.produceToAll(2, 0, 10)
 		opts := b.options()
 		opts.Workers = 4
-		opts.Commit.Interval = time.Minute
+		b.unhurried(&opts)
 		opts.DrainTimeout = 5 * time.Second
 		transform := stubborn(2)
 		old := b.run(opts, transform)

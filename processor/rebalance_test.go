@@ -113,7 +113,7 @@ func jitter(seed uint64, most time.Duration) processor.Transform {
 
 // Members that leave in good order neither lose, repeat nor re-order anything.
 func TestDrainedRebalancesKeepOrderAndRepeatNothing(t *testing.T) {
-	plans(t, 15, func(t *testing.T, rng *rand.Rand) {
+	plans(t, 12, func(t *testing.T, rng *rand.Rand) {
 		partitions := 1 + rng.Int32N(6)
 		virtual(t, partitions, func(b *bed) {
 			c := newChurn(b, rng, partitions)
@@ -143,7 +143,7 @@ func TestDrainedRebalancesKeepOrderAndRepeatNothing(t *testing.T) {
 // Members that are thrown out of the group, or whose transforms take longer than
 // they have for a drain, may repeat but neither lose nor skip anything.
 func TestAbandonedRebalancesLoseNothing(t *testing.T) {
-	plans(t, 15, func(t *testing.T, rng *rand.Rand) {
+	plans(t, 12, func(t *testing.T, rng *rand.Rand) {
 		partitions := 1 + rng.Int32N(4)
 		virtual(t, partitions, func(b *bed) {
 			c := newChurn(b, rng, partitions)

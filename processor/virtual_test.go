@@ -7,10 +7,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
 )
 
 // virtual runs a test in virtual time: broker, clients and pipelines talk over a
@@ -21,6 +26,13 @@ func virtual(t *testing.T, partitions int32, test func(b *bed)) {
 	synctest.Test(t, func(t *testing.T) {
 		test(newBed(t, partitions, new(kfake.VirtualNetwork), kfake.Ports(9092)))
 	})
+}
+
+// unhurried saves steps where hours go by.
+func (b *bed) unhurried(opts *processor.Options) {
+	b.step = 5 * time.Second
+	opts.Commit.Interval = time.Minute
+	opts.Client = append(slices.Clone(opts.Client), kgo.FetchMaxWait(5*time.Second))
 }
 
 var (

@@ -1,0 +1,141 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
+)
+
+// gateIn is gate for one partition.
+func gateIn(partition int32, offset int64, open <-chan struct{}) processor.Transform {
+	shut := gate(offset, open)
+	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+		if in.Partition == partition {
+			return shut.Transform(ctx, in, out)
+		}
+		return passOn(ctx, in, out)
+	})
+}
+
+// A partition whose window is full is not fetched until it has room; others flow
+// meanwhile, and nothing is lost or comes in another order.
+func TestFullWindowPausesItsPartitionAlone(t *testing.T) {
+	const partitions, records, window = 3, 1000, 50
+	virtual(t, partitions, func(b *bed) {
+		commits := b.watchCommits()
+		opts := b.options()
+		opts.Window.Records = window
+		open := make(chan struct{})
+		r := b.run(opts, gateIn(0, 10, open))
+		b.produceToAll(partitions, 0, records/2)
+		b.produceToAll(partitions, records/2, records)
+		b.eventually("the other partitions are done", func() bool { return b.committed(1) == records && b.committed(2) == records })
+		<-time.After(time.Minute)
+		for _, p := range b.status(r).Partitions {
+			stuck := p.Partition == 0
+			if p.Paused != stuck || (p.SpilledRecords > 0) != stuck || p.WindowRecords > window {
+				b.t.Errorf("partition %d: paused %v with %d records in the window and %d spilled", p.Partition, p.Paused, p.WindowRecords, p.SpilledRecords)
+			}
+		}
+		if at := b.committed(0); at != 10 {
+			b.t.Errorf("the stuck partition is committed at %d, want 10", at)
+		}
+		close(open)
+		b.caughtUp(partitions)
+		for _, p := range b.status(r).Partitions {
+			if p.Paused || p.SpilledRecords != 0 || p.WindowRecords != 0 {
+				b.t.Errorf("partition %d: paused %v with %d records in the window and %d spilled at the end", p.Partition, p.Paused, p.WindowRecords, p.SpilledRecords)
+			}
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+		for p := range int32(partitions) {
+			b.inOrder(p, 0, records)
+		}
+		commits.holds(b, partitions)
+	})
+}
+
+// The client keeps a pause over a loss and a new assignment; the new tenure must
+// not.
+func TestPauseEndsWithItsTenure(t *testing.T) {
+	const records = 300
+	virtual(t, 1, func(b *bed) {
+		opts := b.options()
+		opts.Window.Records = 20
+		var stuck atomic.Int64
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			if in.Offset == 10 && stuck.Add(1) == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return passOn(ctx, in, out)
+		}))
+		b.produce("in", 0, 0, records)
+		b.eventually("the partition is paused", func() bool { s := b.status(r); return len(s.Partitions) == 1 && s.Partitions[0].Paused })
+		thrownOut(b, opts)
+		b.caughtUp(1)
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+		b.firstInOrder(0, 0, records)
+	})
+}
+
+// One stuck partition of eight takes its share of Window.Bytes and no more.
+func TestStuckPartitionLeavesTheOthersTheirBytes(t *testing.T) {
+	const partitions, records, size = 8, 200, 10 << 10
+	const limit, fetch = 1 << 20, 128 << 10
+	virtual(t, partitions, func(b *bed) {
+		opts := b.options()
+		opts.Window.Bytes = limit
+		opts.Client = append(slices.Clone(opts.Client), kgo.FetchMaxBytes(fetch), kgo.FetchMaxPartitionBytes(fetch))
+		open := make(chan struct{})
+		r := b.run(opts, gateIn(0, 0, open))
+		noise := rand.NewChaCha8([32]byte{}) // does not compress
+		for range records / 5 {              // small batches, which are never split
+			var input []*kgo.Record
+			for i := range int32(5 * partitions) {
+				value := make([]byte, size)
+				_, _ = noise.Read(value)
+				input = append(input, &kgo.Record{Topic: "in", Partition: i % partitions, Value: value})
+			}
+			b.write(input...)
+		}
+		b.eventually("the other partitions are done", func() bool {
+			s := b.status(r)
+			// What a fetch brings comes on top until it is admitted, and outputs, which
+			// are as large as the inputs here, when they are made.
+			if s.WindowBytes > 2*limit+2*fetch {
+				b.t.Fatalf("the pipeline holds %d bytes, the limit is %d", s.WindowBytes, limit)
+			}
+			for p := int32(1); p < partitions; p++ {
+				if b.committed(p) != records {
+					return false
+				}
+			}
+			return true
+		})
+		if s := b.status(r).Partitions[0]; s.WindowBytes > 2*(limit/2+limit/partitions/2)+2*fetch || !s.Paused {
+			b.t.Errorf("the stuck partition holds %d bytes, paused %v", s.WindowBytes, s.Paused)
+		}
+		close(open)
+		b.caughtUp(partitions)
+		if s := b.status(r); s.WindowBytes != 0 {
+			b.t.Errorf("the pipeline holds %d bytes at the end, want 0", s.WindowBytes)
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+}
