@@ -3,8 +3,11 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +20,23 @@ import (
 	"seriatim/processor"
 )
 
+var firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+
+// seed is the seed of a random test, or of the first of its plans.
+func seed() uint64 {
+	if *firstSeed != 0 {
+		return *firstSeed
+	}
+	return rand.Uint64N(1 << 32)
+}
+
 // A bed is a broker inside the test process, and what a test asks of it.
 type bed struct {
 	t       *testing.T
 	cluster *kfake.Cluster
 	client  []kgo.Opt // to reach the cluster
 	own     *kgo.Client
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	// eventually looks each step and gives up after patience.
 	step, patience time.Duration
 }
@@ -42,11 +56,12 @@ func newBed(t *testing.T, partitions int32, network *kfake.VirtualNetwork, opts 
 	t.Cleanup(cluster.Close)
 	b := &bed{
 		t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)},
-		step: 10 * time.Millisecond, patience: time.Minute,
+		dial: new(net.Dialer).DialContext, step: 10 * time.Millisecond, patience: time.Minute,
 	}
 	if network != nil {
 		b.step, b.patience = 100*time.Millisecond, time.Hour
-		b.client = append(b.client, kgo.Dialer(network.DialContext))
+		b.dial = network.DialContext
+		b.client = append(b.client, kgo.Dialer(b.dial))
 	}
 	b.own = b.newClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	return b

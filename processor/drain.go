@@ -78,7 +78,10 @@ func (l *loop) proceed(d *drain) (ended bool) {
 		return false
 	}
 	if !d.committed && l.txn.running() {
-		return false // its end commits them
+		if l.now.Before(d.deadline.Add(commitGrace)) {
+			return false // its end commits them
+		}
+		d.committed = true // it does not end: the broker does not answer
 	}
 	if !d.committed {
 		d.committed = true

@@ -35,10 +35,7 @@ func (b *bed) unhurried(opts *processor.Options) {
 	opts.Client = append(slices.Clone(opts.Client), kgo.FetchMaxWait(5*time.Second))
 }
 
-var (
-	firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
-	planCount = flag.Int("plans", 0, "how many random plans each test runs, and prints; 0 is its own few")
-)
+var planCount = flag.Int("plans", 0, "how many random plans each test runs, and prints; 0 is its own few")
 
 // plans runs n random plans, each with a seed of its own that is in the name of
 // its test. To run the plan of seed 5 alone say
@@ -51,10 +48,7 @@ func plans(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
 	if *planCount > 0 {
 		n = *planCount
 	}
-	first := *firstSeed
-	if first == 0 {
-		first = rand.Uint64N(1 << 32)
-	}
+	first := seed()
 	red := 0
 	for seed := first; seed < first+uint64(n); seed++ {
 		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
