@@ -67,9 +67,10 @@ func newTransactor(opts *Options) *transactor {
 }
 
 // touches reports whether the transaction in progress has outputs of one of the
-// tenures.
+// tenures. One whose producer is made anew is none of ours any more: nothing else
+// can be added to it, and the broker knows what has become of it.
 func (x *transactor) touches(tenures []*tenure) bool {
-	if x == nil {
+	if x == nil || x.phase == recovering {
 		return false
 	}
 	for _, t := range tenures {
