@@ -1,0 +1,157 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"seriatim/processor"
+)
+
+// commit sets the group's offset of a partition of "in", as if an earlier run had.
+func (b *bed) commit(partition int32, at int64) {
+	b.t.Helper()
+	var offsets kadm.Offsets
+	offsets.AddOffset("in", partition, at, -1)
+	if err := kadm.NewClient(b.own).CommitAllOffsets(context.Background(), "group", offsets); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Where a partition starts, and that this position is committed before any record
+// of it is done.
+func TestStart(t *testing.T) {
+	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // of virtual time
+	for _, test := range []struct {
+		what   string
+		start  processor.Start
+		before func(b *bed)
+		want   int64
+	}{
+		{"earliest", processor.Start{}, func(*bed) {}, 0},
+		{"earliest, and the log begins later", processor.Start{}, func(b *bed) {
+			if err := b.cluster.DeleteRecords("in", 0, 13); err != nil {
+				b.t.Fatal(err)
+			}
+		}, 13},
+		{"latest", processor.Start{End: true}, func(*bed) {}, 100},
+		{"a time", processor.Start{Time: epoch.Add(30 * time.Minute)}, func(*bed) {}, 50},
+		{"a time before all records", processor.Start{Time: epoch.Add(-time.Hour)}, func(*bed) {}, 0},
+		{"a time after all records", processor.Start{Time: epoch.Add(24 * time.Hour)}, func(*bed) {}, 100},
+		{"a commit counts more", processor.Start{End: true}, func(b *bed) { b.commit(0, 42) }, 42},
+		{"a commit of 0 counts more", processor.Start{End: true}, func(b *bed) { b.commit(0, 0) }, 0},
+		// The partition is newer than the group: what came before anybody looked
+		// must not be skipped.
+		{"a commit of another partition", processor.Start{End: true}, func(b *bed) { b.commit(1, 10) }, 0},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			virtual(t, 2, func(b *bed) {
+				commits := b.watchCommits()
+				for _, p := range []int32{1, 0} {
+					b.produce("in", p, 0, 50)
+				}
+				<-time.After(time.Hour)
+				b.produce("in", 0, 50, 100)
+				test.before(b)
+				opts := b.options()
+				opts.Source.Start = test.start
+				open := make(chan struct{})
+				r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					<-open
+					return passOn(ctx, in, out)
+				}))
+				<-time.After(time.Minute)
+				if at := b.committed(0); at != test.want {
+					b.t.Errorf("the start is committed at %d, want %d", at, test.want)
+				}
+				if first := of(0, commits.all()); len(first) == 0 || first[0].offsets[0] != test.want {
+					b.t.Errorf("the first commits are %v, want at %d", first[:min(1, len(first))], test.want)
+				}
+				close(open)
+				b.produce("in", 0, 100, 110)
+				b.caughtUp(2)
+				if err := r.stop(); err != nil {
+					b.t.Errorf("Run returned %v, want nil", err)
+				}
+				b.inOrder(0, int(test.want), 110)
+			})
+		})
+	}
+}
+
+// Where a partition starts cannot be read for a while: it is named, the others
+// flow, and it starts where it should when it can.
+func TestUnreadableStartHoldsItsPartitionAlone(t *testing.T) {
+	for _, test := range []struct {
+		what  string
+		fault kfake.Fault
+	}{
+		{"an error of the broker", kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{1}, Err: kerr.UnknownServerError, Count: -1}},
+		{"a leader that is not there", kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{1}, Err: kerr.NotLeaderForPartition, Count: -1}},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			virtual(t, 2, func(b *bed) {
+				commits := b.watchCommits()
+				b.produceToAll(2, 0, 100)
+				fault := b.cluster.Fault(test.fault)
+				r := b.run(b.options(), processor.TransformFunc(passOn))
+				b.eventually("the other partition is done", func() bool { return b.committed(0) == 100 })
+				<-time.After(2 * time.Minute)
+				reason := b.problem(r, "in/1")
+				if !strings.Contains(reason, "start offset cannot be read") || !strings.Contains(reason, test.fault.Err.Message) {
+					b.t.Errorf("the problem of the partition is %q", reason)
+				}
+				if s := b.status(r).Partitions[1]; s.NextOffset != -1 || s.CommittedOffset != -1 || s.Emitted != 0 {
+					b.t.Errorf("the partition is %+v, want nothing known and nothing done", s)
+				}
+				if named := of(1, commits.all()); len(named) > 0 {
+					b.t.Errorf("its unknown position was committed: %v", named[0])
+				}
+				fault.Remove()
+				began := time.Now()
+				b.caughtUp(2)
+				if took := time.Since(began); took > 31*time.Second {
+					b.t.Errorf("it went on %v after it could", took)
+				}
+				if s := b.status(r); len(s.Problems) != 0 {
+					b.t.Errorf("problems are %v, want none", s.Problems)
+				}
+				if err := r.stop(); err != nil {
+					b.t.Errorf("Run returned %v, want nil", err)
+				}
+				for p := range int32(2) {
+					b.inOrder(p, 0, 100)
+				}
+				commits.holds(b, 2)
+			})
+		})
+	}
+}
+
+// An output is there as soon as its record is, not when some timer says so.
+func TestOutputsLeaveAtOnce(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		r := b.run(b.options(), processor.TransformFunc(passOn))
+		b.produce("in", 0, 0, 1)
+		b.caughtUp(1)
+		began := time.Now()
+		b.write(&kgo.Record{Topic: "in", Value: []byte("1")}) // lingers 10 ms itself
+		b.step = time.Millisecond
+		b.eventually("the output is there", func() bool { return b.end("out", 0) == 2 })
+		if took := time.Since(began); took > 15*time.Millisecond {
+			b.t.Errorf("it took %v", took)
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+}
