@@ -103,9 +103,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	p.leave(consumer, disconnect)
 	polling.Wait()
 	watching.Wait()
-	consumer.Close()
 	close(l.quit)
 	<-l.stopped
+	consumer.Close() // waits for callbacks, which wait for the loop
 	l.beside.Wait()
 	if l.producer != nil {
 		l.producer.Close()
