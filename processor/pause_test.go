@@ -139,3 +139,36 @@ func TestStuckPartitionLeavesTheOthersTheirBytes(t *testing.T) {
 		}
 	})
 }
+
+// Transforms of one partition take far longer than those of the others, which keep
+// at least 80 % of the speed that their share of the workers allows.
+func TestSlowPartitionDelaysItselfAlone(t *testing.T) {
+	const partitions, workers, records = 4, 16, 400
+	virtual(t, partitions, func(b *bed) {
+		opts := b.options()
+		opts.Workers = workers
+		b.produceToAll(partitions, 0, records)
+		began := time.Now()
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			takes := 10 * time.Millisecond
+			if in.Partition == 0 {
+				takes = 20 * time.Second
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(takes):
+			}
+			return passOn(ctx, in, out)
+		}))
+		b.step = time.Millisecond
+		b.eventually("the other partitions are done", func() bool {
+			return b.end("out", 1) == records && b.end("out", 2) == records && b.end("out", 3) == records
+		})
+		ideal := records / (workers / partitions) * 10 * time.Millisecond
+		if took := time.Since(began); took > ideal*10/8 {
+			b.t.Errorf("it took %v, want at most %v", took, ideal*10/8)
+		}
+		_ = r.stop() // abandons the slow ones
+	})
+}

@@ -50,7 +50,17 @@ func (s *scheduler) want(t *tenure) {
 }
 
 // turn takes the next tenure off the ring that may have a worker; nil if none.
+// Who has less than a fair share of the workers comes first: with equal turns alone
+// those whose transforms take long would in time hold every worker.
 func (s *scheduler) turn(now time.Time) *tenure {
+	if t := s.next(func(t *tenure) bool { return t.running < s.share() && s.allows(t, now) }); t != nil {
+		return t
+	}
+	return s.next(func(t *tenure) bool { return s.allows(t, now) })
+}
+
+// next takes the next tenure off the ring that wants a worker and may have it.
+func (s *scheduler) next(may func(*tenure) bool) *tenure {
 	for range len(s.ring) - s.ringAt {
 		t := s.ring[s.ringAt]
 		s.ring[s.ringAt] = nil
@@ -64,7 +74,7 @@ func (s *scheduler) turn(now time.Time) *tenure {
 		if !t.wants() {
 			continue
 		}
-		if s.allows(t, now) {
+		if may(t) {
 			return t
 		}
 		t.queued = true // its turn comes again
@@ -73,19 +83,18 @@ func (s *scheduler) turn(now time.Time) *tenure {
 	return nil
 }
 
+// share is how many workers each tenure has if they are shared fairly.
+func (s *scheduler) share() int { return max(1, s.workers/max(1, s.wanting)) }
+
 // allows says whether t may have one more worker. Without a fixed limit it may
-// have as many as it likes, unless it has its fair share already and its oldest
-// attempt has run far longer than attempts usually do: then its transforms hang,
-// and each further worker would be lost to the others.
+// have as many as the others leave, unless its oldest attempt has run far longer
+// than attempts usually do: then its transforms hang, and each worker beyond its
+// share would be lost to others that come later.
 func (s *scheduler) allows(t *tenure, now time.Time) bool {
 	if s.perPartition > 0 {
 		return t.running < s.perPartition
 	}
-	if t.running == 0 || s.wanting <= 1 {
-		return true
-	}
-	share := max(1, s.workers/s.wanting)
-	if t.running < share {
+	if t.running < s.share() || s.wanting <= 1 {
 		return true
 	}
 	usual := time.Duration(8*s.mean) + 100*time.Millisecond
