@@ -197,6 +197,12 @@ func (l *loop) sendProbe(o *outage) {
 			}
 		}
 	}
+	if o.other && c == nil && l.sched.free > 0 && o.tenure.forget(o.seq) {
+		if o.tenure.wants() { // no other partition has a record; the next of this one tells as much
+			c = l.sched.cutOne(o.tenure, l.now, l.nanos())
+		}
+		o.tenure.again(o.seq)
+	}
 	if c == nil && l.sched.free > 0 && o.tenure.forget(o.seq) {
 		o.tenure.due = append([]resequence.Seq{o.seq}, o.tenure.due...)
 		c = l.sched.cutOne(o.tenure, l.now, l.nanos())
