@@ -2,6 +2,9 @@ package conductor
 
 import (
 	"fmt"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +39,23 @@ func TestPlansFollowFromTheirSeed(t *testing.T) {
 	}
 	if _, err := NewPlan("peace", 1, time.Minute); err == nil || !strings.Contains(err.Error(), "kills") {
 		t.Errorf("a plan that does not exist: %v, want an error with those that do", err)
+	}
+}
+
+// TestPlansAreDescribed reads the page about them.
+func TestPlansAreDescribed(t *testing.T) {
+	page, err := os.ReadFile("../../docs/chaos.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([a-z]+)` \\|").FindAllStringSubmatch(string(page), -1)
+	var names []string
+	for _, row := range rows {
+		names = append(names, row[1])
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, PlanNames()) {
+		t.Errorf("docs/chaos.md describes %q, the plans are %q", names, PlanNames())
 	}
 }
 
