@@ -100,6 +100,7 @@ var plans = map[string]func(*script){
 	"poison":   poison,
 	"mix":      everything,
 	"network":  network,
+	"late":     late,
 	"crash":    crash,
 	"recovery": recovery,
 }
@@ -290,6 +291,19 @@ func network(s *script) {
 	s.networkFaults(1500*time.Millisecond, 4*time.Second)
 	s.each(12*time.Second, 20*time.Second, func(at time.Duration) {
 		s.add(at, s.instance(), Kill, s.between(0, 2*time.Second))
+	})
+}
+
+// late has little load, so that offsets are often committed outside transactions,
+// and delivers what instances send when they are past it or gone.
+func late(s *script) {
+	s.plan.Rate = 100
+	s.each(1500*time.Millisecond, 3*time.Second, func(at time.Duration) {
+		whom := s.instance()
+		s.add(at, whom, HoldUp, s.between(200*time.Millisecond, 1500*time.Millisecond))
+		if s.IntN(2) == 0 {
+			s.add(at+time.Millisecond, whom, Kill, s.between(0, time.Second))
+		}
 	})
 }
 
