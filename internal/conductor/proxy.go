@@ -80,6 +80,7 @@ func (p *Proxy) Trouble(client string, t Trouble) {
 	for l := range p.links {
 		if strings.HasPrefix(l.id, client) {
 			if t.Cut {
+				reset(l.client)
 				l.close()
 			}
 			l.tell()
@@ -119,6 +120,7 @@ func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
 	broker, err := net.DialTimeout("tcp", p.broker, 5*time.Second)
 	if err != nil {
+		reset(client) // as near to a refused connection as can be
 		return
 	}
 	l := &link{client: client, broker: broker, changed: make(chan struct{})}
@@ -145,12 +147,23 @@ func (p *Proxy) serve(client net.Conn) {
 	var up sync.WaitGroup
 	up.Go(func() {
 		defer l.close()
-		if p.pass(l) && write(broker, first) {
+		switch {
+		case !p.pass(l):
+			reset(client)
+		case write(broker, first):
 			p.upstream(l)
 		}
 	})
 	p.downstream(l)
 	up.Wait()
+}
+
+// reset has the client see a broken connection instead of an orderly end.
+func reset(client net.Conn) {
+	if tcp, ok := client.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	client.Close()
 }
 
 // upstream carries what the client sends.

@@ -255,6 +255,10 @@ func (r *run) play(ctx context.Context) error {
 	return err
 }
 
+// betweenBrokers is the least time between two faults of brokers: a cluster that is
+// never whole shows only that nothing goes on.
+const betweenBrokers = 2 * time.Second
+
 func (r *run) playCluster(ctx context.Context, steps []Step) error {
 	for _, s := range steps {
 		if !wait(ctx, time.Until(r.began.Add(s.At))) {
@@ -278,6 +282,7 @@ func (r *run) playCluster(ctx context.Context, steps []Step) error {
 			return fmt.Errorf("%v: %w", s, err)
 		}
 		r.note("%s is back", s.Whom)
+		wait(ctx, betweenBrokers)
 	}
 	return nil
 }
