@@ -25,7 +25,8 @@ var (
 	seeds   = flag.String("seed", "1", "seeds; 1-3 is a range")
 	length  = flag.Duration("for", time.Minute, "how long faults and load last")
 	ledger  = flag.String("ledger", "", "file that gets a line for each run")
-	keep    = flag.String("dir", "../../.cache/chaos", "where diaries and logs are kept")
+	dirs    = flag.String("dir", "../../.cache/chaos", "where diaries and logs are kept")
+	keep    = flag.Bool("keep", false, "keep those of green runs too")
 	onwards = flag.Bool("onwards", false, "go on after a red run")
 )
 
@@ -67,7 +68,7 @@ func TestChaos(t *testing.T) {
 }
 
 func run(ctx context.Context, t *testing.T, bed *conductor.Bed, mode conductor.Delivery, plan *conductor.Plan, commit string) *conductor.Result {
-	dir, err := filepath.Abs(filepath.Join(*keep, time.Now().UTC().Format("0102-150405")+"-"+string(mode)+"-"+plan.Name+"-"+strconv.FormatUint(plan.Seed, 10)))
+	dir, err := filepath.Abs(filepath.Join(*dirs, time.Now().UTC().Format("0102-150405")+"-"+string(mode)+"-"+plan.Name+"-"+strconv.FormatUint(plan.Seed, 10)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,9 @@ func run(ctx context.Context, t *testing.T, bed *conductor.Bed, mode conductor.D
 	switch result.Word() {
 	case "green":
 		t.Log(result)
+		if *keep {
+			break
+		}
 		if err := os.RemoveAll(result.Dir); err != nil {
 			t.Error(err)
 		}
