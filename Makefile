@@ -19,9 +19,11 @@ SEED     := 1
 SEEDS    := 3
 FOR      := 10m
 N        := 2000
+RECORDS  := 5000000
+KILLS    := 60
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## See it work; needs no Kafka
 	bin/seriatim demo
@@ -73,6 +75,9 @@ chaos: ## Break instances and brokers by PLAN (kills, ...; all) for FOR (60s), M
 
 chaos-all: ## All plans in both modes with seeds 1 to SEEDS (3)
 	$(CHAOS) -mode at_least_once,exactly_once -plan all -seed 1-$(SEEDS) -for $(FOR)
+
+proof-kfake: ## Kill KILLS (60) members while RECORDS (5000000) pass, on a broker in the process
+	@cd processor && nice $(GO) test -timeout 0 -run '^TestKills$$' -v -records $(RECORDS) -kills $(KILLS) | grep -v '^=== '
 
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \

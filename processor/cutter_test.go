@@ -44,7 +44,7 @@ func (c *cutter) connect(ctx context.Context, network, addr string) (net.Conn, e
 	return conn, nil
 }
 
-// cut ends all connections and refuses new ones until mend.
+// cut ends all connections and refuses new ones.
 func (c *cutter) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,10 +53,4 @@ func (c *cutter) cut() {
 		_ = conn.Close()
 	}
 	clear(c.conns)
-}
-
-func (c *cutter) mend() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.isCut = false
 }
