@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
 	"syscall"
 	"time"
@@ -39,6 +38,7 @@ type job struct {
 	In, Out, Group string
 	Records        int64  // how many are waited for
 	Profile        string // directory; empty profiles nothing
+	Program        string // another build of bench that runs the job; empty is this one
 }
 
 // stuckOffset is the offset of the record that takes for ever.
@@ -58,15 +58,19 @@ func (r result) cpu() float64 { return float64(r.CPU.Microseconds()) / float64(r
 
 // spawn runs the job in a process of its own, so that its CPU time is its own.
 func (j job) spawn(ctx context.Context) (result, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return result{}, err
+	program := j.Program
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return result{}, err
+		}
+		program = self
 	}
 	text, err := json.Marshal(j)
 	if err != nil {
 		return result{}, err
 	}
-	cmd := exec.CommandContext(ctx, self, childCommand, string(text))
+	cmd := exec.CommandContext(ctx, program, childCommand, string(text))
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
@@ -213,8 +217,12 @@ func (j job) profile() (stop func() error, err error) {
 	if err := os.MkdirAll(j.Profile, 0o755); err != nil {
 		return nil, err
 	}
-	runtime.MemProfileRate = 64 << 10
-	cpu, err := os.Create(filepath.Join(j.Profile, j.Group+".cpu.prof"))
+	kind := "pipeline"
+	if j.Bare {
+		kind = "bare"
+	}
+	name := filepath.Join(j.Profile, fmt.Sprintf("%s-%d", kind, os.Getpid()))
+	cpu, err := os.Create(name + ".cpu.prof")
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +231,7 @@ func (j job) profile() (stop func() error, err error) {
 	}
 	return func() error {
 		pprof.StopCPUProfile()
-		allocs, err := os.Create(filepath.Join(j.Profile, j.Group+".allocs.prof"))
+		allocs, err := os.Create(name + ".allocs.prof")
 		if err != nil {
 			return err
 		}

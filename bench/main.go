@@ -38,7 +38,8 @@ func speed(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	only := flags.String("only", "", "measure only the rows whose name matches this `expression`")
 	pairs := flags.Int("pairs", 0, "measure this many pairs of each row instead of its own number")
-	profile := flags.String("profile", "", "have the pipelines write CPU and allocation profiles to this `directory`")
+	build := flags.String("against", "", "compare with the same pipelines in another build of bench, this `file`")
+	profile := flags.String("profile", "", "have the jobs write CPU and allocation profiles to this `directory`")
 	out := flags.String("o", filepath.Join("results", time.Now().Format(time.DateOnly)+".md"), "write the results to this `file`; empty writes none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -61,7 +62,15 @@ func speed(ctx context.Context, args []string) error {
 		if *pairs > 0 {
 			r.pairs = *pairs
 		}
+		if *build != "" {
+			b := r.a
+			b.Program = *build
+			r.name, r.b, r.bar = r.name+", against "+*build, &b, 0
+		}
 		r.a.Profile = *profile
+		if r.b != nil {
+			r.b.Profile = *profile
+		}
 		o, err := r.measure(ctx, bed)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
