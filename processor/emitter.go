@@ -32,6 +32,7 @@ func (l *loop) emit(t *tenure) {
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
 		return // told by the watcher
 	}
+	promise := l.acks.promise // bound once: each time is an allocation
 	end := min(t.released(), t.stopAt)
 	batch := 0
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
@@ -77,7 +78,7 @@ func (l *loop) emit(t *tenure) {
 			if o.dead {
 				o.record.Partition %= int32(sink.partitions)
 			}
-			l.producer.Produce(o, &o.record, l.acks.promise)
+			l.producer.Produce(o, &o.record, promise)
 		}
 	}
 	l.settleRun(t, from, t.emitNext)

@@ -18,6 +18,7 @@ type chunk struct {
 	tenure   *tenure
 	attempts []attempt
 	slab     slab
+	outputs  Outputs // of the attempt that runs; here, so that it costs no allocation
 
 	finished atomic.Int32 // attempts that the worker is done with, for the loop to read
 	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
@@ -69,17 +70,18 @@ func (c *chunk) run(transform Transform, opts *Options) {
 		if i > 0 && i%8 == 0 && time.Since(began) > giveBack {
 			break
 		}
-		c.attempts[i].run(transform, opts, c.tenure, &c.slab)
+		c.attempt(&c.attempts[i], transform, opts)
 		c.finished.Store(int32(i + 1))
 	}
 	c.took = time.Since(began)
 }
 
-func (a *attempt) run(transform Transform, opts *Options, t *tenure, s *slab) {
+func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
+	t, s, out := c.tenure, &c.slab, &c.outputs
 	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number}
-	out := Outputs{in: a.record, slab: s}
+	*out = Outputs{in: a.record, slab: s}
 	a.ran = true
-	if a.err = call(t.ctx, transform, in, &out); a.err != nil {
+	if a.err = call(t.ctx, transform, in, out); a.err != nil {
 		return
 	}
 	a.outputs, a.n = out.head, int32(out.n)
