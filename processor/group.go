@@ -30,6 +30,13 @@ func (p *poller) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		poll, cancel := context.WithCancel(ctx)
 		p.pass(cancel)
+		select {
+		case <-p.loop.polls:
+		case <-poll.Done():
+			continue
+		case <-p.loop.stopped:
+			return
+		}
 		fetches := p.client.PollFetches(poll)
 		cancel()
 		select {

@@ -23,6 +23,7 @@ type loop struct {
 	consumer *kgo.Client
 	producer *kgo.Client
 
+	polls    chan struct{}    // to the poller: it may poll
 	fetched  chan kgo.Fetches // from the poller
 	chunks   chan *chunk      // to the workers; has room for all of them
 	finished chan *chunk      // from the workers; has room for all of them
@@ -48,6 +49,7 @@ type loop struct {
 	drains   []*drain
 	pauses   pauses
 	backed   map[*tenure]struct{} // with a spill, or paused
+	holding  time.Time            // no poll since then; zero if polls go on
 	problems problems
 
 	topicIDs  map[string][16]byte // of the input topics
@@ -69,6 +71,7 @@ func newLoop(opts *Options) *loop {
 	l := &loop{
 		opts:     opts,
 		log:      opts.Logger.With("pipeline", opts.Name),
+		polls:    make(chan struct{}),
 		fetched:  make(chan kgo.Fetches),
 		chunks:   make(chan *chunk, opts.Workers),
 		finished: make(chan *chunk, opts.Workers),
@@ -105,16 +108,26 @@ func (l *loop) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var armed time.Time
+	hungry := true
 	for {
 		next := l.nextTimer()
 		if !l.txn.running() { // its end is a timer, and takes the tick with it
 			next = earliest(next, l.commits.deadline(l.now))
 		}
+		if !l.holding.IsZero() {
+			next = earliest(next, l.holding.Add(holdPolls))
+		}
 		if !next.Equal(armed) {
 			armed = next
 			timer.Reset(time.Until(next))
 		}
+		var polls chan struct{}
+		if hungry {
+			polls = l.polls
+		}
 		select {
+		case polls <- struct{}{}:
+			l.now = time.Now()
 		case fetches := <-l.fetched:
 			l.now = time.Now()
 			l.take(fetches)
@@ -151,6 +164,7 @@ func (l *loop) run() {
 		l.commitIfDue()
 		l.send()
 		l.proceedDrains()
+		hungry = l.hungry()
 		l.pauses.apply(l.consumer)
 	}
 }
@@ -213,7 +227,7 @@ func (l *loop) receive(t *tenure, records []*kgo.Record) {
 	}
 	t.spilled(records)
 	if len(t.spill) > 0 {
-		l.pause(t)
+		l.backed[t] = struct{}{}
 	}
 	l.budget.account(t)
 	l.advance(t)

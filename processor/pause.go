@@ -1,6 +1,10 @@
 package processor
 
-import "github.com/twmb/franz-go/pkg/kgo"
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
 // pauses collects which partitions shall not be fetched (true) or shall be again
 // (false), so that the client is told once for each turn of the loop: each call
@@ -29,6 +33,42 @@ func (p pauses) apply(client *kgo.Client) {
 	if resume != nil {
 		client.ResumeFetchPartitions(resume)
 	}
+}
+
+// holdPolls is how long a poll may be put off.
+const holdPolls = time.Second
+
+// hungry says whether to poll. It does not while records that were polled wait for
+// room and all other partitions have work as well: what the client has fetched
+// meanwhile stays with it, where a pause would throw it away, to be fetched again,
+// at full speed every other fetch. As soon as a partition has nothing left, or
+// after holdPolls, those whose records wait are paused, so that they neither keep
+// others waiting nor get more.
+func (l *loop) hungry() bool {
+	waiting, idle := false, false
+	for t := range l.backed {
+		waiting = waiting || t.waits()
+	}
+	if !waiting {
+		l.holding = time.Time{}
+		return true
+	}
+	for _, t := range l.tenures {
+		idle = idle || t.phase == open && !t.paused && t.window.Len() == 0
+	}
+	if l.holding.IsZero() {
+		l.holding = l.now
+	}
+	if !idle && l.now.Before(l.holding.Add(holdPolls)) {
+		return false
+	}
+	for t := range l.backed {
+		if t.waits() {
+			l.pause(t)
+		}
+	}
+	l.holding = time.Time{}
+	return true
 }
 
 // pause stops fetching t until its window has room again.

@@ -194,6 +194,9 @@ func (t *tenure) spilled(records []*kgo.Record) {
 	}
 }
 
+// waits reports whether records wait for room while more may come.
+func (t *tenure) waits() bool { return len(t.spill) > 0 && !t.paused }
+
 // dropSpill forgets what was never admitted: whoever gets the partition next
 // reads it again.
 func (t *tenure) dropSpill() { t.spill, t.spillBytes, t.spillCount = nil, 0, 0 }
