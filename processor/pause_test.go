@@ -172,39 +172,3 @@ func TestSlowPartitionDelaysItselfAlone(t *testing.T) {
 		_ = r.stop() // abandons the slow ones
 	})
 }
-
-// readRecords counts the records that a client has read of brokers, polled or not.
-type readRecords struct{ atomic.Int64 }
-
-func (n *readRecords) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
-	n.Add(int64(m.NumRecords))
-}
-
-// While every partition has work, a window that is full holds the next poll
-// instead of throwing away what the client has fetched already.
-func TestNothingIsFetchedTwiceWhileAllHaveWork(t *testing.T) {
-	const partitions, records, window = 3, 3000, 50
-	virtual(t, partitions, func(b *bed) {
-		for i := range records / 100 {
-			b.produceToAll(partitions, i*100, i*100+100)
-		}
-		var read readRecords
-		opts := b.options()
-		opts.Window.Records = window
-		opts.Client = append(slices.Clone(opts.Client), kgo.WithHooks(&read), kgo.FetchMaxPartitionBytes(2<<10))
-		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-			<-time.After(time.Millisecond)
-			return passOn(ctx, in, out)
-		}))
-		b.caughtUp(partitions)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
-		for p := range int32(partitions) {
-			b.inOrder(p, 0, records)
-		}
-		if n := read.Load(); n > partitions*records*11/10 {
-			b.t.Errorf("%d records were read to emit %d", n, partitions*records)
-		}
-	})
-}
