@@ -1,0 +1,162 @@
+package processor
+
+import (
+	"time"
+
+	"seriatim/resequence"
+)
+
+// dispatch gives chunks to free workers.
+func (l *loop) dispatch() {
+	if l.outage != nil {
+		return // probes only
+	}
+	for l.sched.free > 0 {
+		t := l.sched.turn(l.now)
+		if t == nil {
+			return
+		}
+		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
+			l.chunks <- c
+			if len(c.attempts) > 1 {
+				l.harvestLater()
+			}
+		}
+		l.sched.want(t)
+	}
+}
+
+// finish takes back what a worker has done.
+func (l *loop) finish(c *chunk) {
+	l.sched.done(c)
+	l.takeAttempts(c, len(c.attempts))
+	l.observe(c)
+	l.sched.recycle(c)
+}
+
+// takeAttempts takes the results of a chunk's attempts up to n.
+func (l *loop) takeAttempts(c *chunk, n int) {
+	t := c.tenure
+	for ; c.taken < n; c.taken++ {
+		a := &c.attempts[c.taken]
+		switch {
+		case t.phase == closed:
+			l.attempts[resultLate]++
+			l.lostProbe(t, a.seq)
+		case !a.ran:
+			t.window.Slot(a.seq).begun--
+			t.again(a.seq)
+		case a.err != nil:
+			l.failed(t, a)
+		default:
+			l.complete(t, a)
+		}
+	}
+	if t.phase != closed {
+		l.budget.account(t)
+		l.advance(t)
+	}
+	l.sched.want(t)
+}
+
+// harvestAfter is how long the finished attempts of a chunk wait for the rest of
+// it.
+const harvestAfter = 100 * time.Millisecond
+
+// harvest takes what is finished of chunks whose worker is held up by one record:
+// those before it shall not wait for it.
+func (l *loop) harvest() {
+	l.harvesting = false
+	for _, t := range l.tenures {
+		for c := t.runningHead; c != nil; c = c.next {
+			if len(c.attempts) > 1 {
+				l.harvestLater()
+				if l.now.Sub(c.started) >= harvestAfter {
+					l.takeAttempts(c, int(c.finished.Load()))
+				}
+			}
+		}
+	}
+}
+
+func (l *loop) harvestLater() {
+	if !l.harvesting {
+		l.harvesting = true
+		l.at(l.now.Add(harvestAfter), l.harvest)
+	}
+}
+
+// complete fills the slot of a record with its result.
+func (l *loop) complete(t *tenure, a *attempt) {
+	if a.n == 0 {
+		t.filtered++
+		l.attempts[resultFilter]++
+	} else {
+		l.attempts[resultOK]++
+	}
+	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
+	l.vindicated(t, a.seq)
+}
+
+// fill completes the record of a slot with its n outputs.
+func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, bytes int64) {
+	s := t.window.Slot(seq)
+	size := recordSize(s.record)
+	t.unfinished -= size
+	l.budget.learn(size, bytes)
+	s.outputs, s.pending = outputs, n
+	s.state, s.finished, s.failed = complete, l.nanos(), nil
+	if err := t.window.Complete(seq, bytes); err != nil {
+		l.bug(t, err)
+	}
+}
+
+// advance releases the finished prefix of t and emits it.
+func (l *loop) advance(t *tenure) {
+	first := true
+	for {
+		_, s, ok := t.window.Release()
+		if !ok {
+			break
+		}
+		if first && s.state == complete {
+			first = false
+			if hook := l.opts.Hooks.ResequenceWait; hook != nil {
+				hook(l.age(s.finished))
+			}
+		}
+	}
+	l.emit(t)
+}
+
+// settle records that everything in [lo, hi) has its outcome, and frees what is
+// no longer needed.
+func (l *loop) settle(t *tenure, lo, hi resequence.Seq) {
+	if err := t.tracker.SettleRange(uint64(lo), uint64(hi)); err != nil {
+		l.bug(t, err)
+		return
+	}
+	if err := t.window.Free(resequence.Seq(t.tracker.Settled())); err != nil {
+		l.bug(t, err)
+		return
+	}
+	t.settled += uint64(hi - lo)
+	l.commits.policy.Settled(int(hi - lo))
+}
+
+// observe tells the hooks how long the attempts of a chunk took.
+func (l *loop) observe(c *chunk) {
+	hook := l.opts.Hooks.TransformDuration
+	if hook == nil {
+		return
+	}
+	n := 0
+	for n < len(c.attempts) && c.attempts[n].ran {
+		n++
+	}
+	outcome := "ok"
+	if err := c.attempts[n-1].err; err != nil {
+		outcome = failureOf(err).Kind.String()
+	}
+	hook(outcome, c.took/time.Duration(n))
+}
