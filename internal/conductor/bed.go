@@ -55,6 +55,7 @@ func (b *bed) start(ctx context.Context, module string) error {
 	var err error
 	b.cluster, err = testkafka.Start(ctx, testkafka.Options{
 		Nodes: brokers,
+		Users: map[string]string{user: password},
 		Front: func(addr string) (string, error) {
 			proxy, err := NewProxy(addr)
 			if err != nil {

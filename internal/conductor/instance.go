@@ -60,7 +60,10 @@ func (i *instance) config() settings {
 	return settings{
 		"instance": i.name,
 		"admin":    settings{"listen": i.addr},
-		"kafka":    settings{"brokers": i.run.bed.cluster.FrontBrokers(), "client_id": i.name},
+		"kafka": settings{
+			"brokers": i.run.bed.cluster.FrontBrokers(), "client_id": i.name,
+			"sasl": settings{"mechanism": "scram-sha-256", "username": user, "password": password},
+		},
 		"pipelines": []settings{{
 			"name": "chaos", "input": input,
 			"workers":       p.Workers,

@@ -24,12 +24,14 @@ const (
 	Delay  Action = "delay"  // each piece by 5 to 100 ms, for Time
 	HoldUp Action = "hold"   // requests arrive after the connection was cut; Time is both
 	Move   Action = "move"   // leaders of all topics, and with them coordinators
+	Refuse Action = "refuse" // a right of the instances is taken away, for Time
 )
 
 // A Step is one thing that happens.
 type Step struct {
 	At time.Duration // since the load began
-	// Whom names an instance (i1, i2, …), a broker (n1, n2, …), or the cluster.
+	// Whom names an instance (i1, i2, …), a broker (n1, n2, …), the cluster, or a
+	// right (see rights).
 	Whom string
 	Do   Action
 	Time time.Duration
@@ -101,6 +103,7 @@ var plans = map[string]func(*script){
 	"mix":      everything,
 	"network":  network,
 	"late":     late,
+	"rights":   refusals,
 	"crash":    crash,
 	"recovery": recovery,
 }
@@ -304,6 +307,15 @@ func late(s *script) {
 		if s.IntN(2) == 0 {
 			s.add(at+time.Millisecond, whom, Kill, s.between(0, time.Second))
 		}
+	})
+}
+
+func refusals(s *script) {
+	s.each(2*time.Second, 5*time.Second, func(at time.Duration) {
+		s.add(at, rights[s.IntN(len(rights))], Refuse, s.between(100*time.Millisecond, 4*time.Second))
+	})
+	s.each(10*time.Second, 20*time.Second, func(at time.Duration) {
+		s.add(at, s.instance(), Kill, s.between(0, 2*time.Second))
 	})
 }
 

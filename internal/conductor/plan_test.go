@@ -77,6 +77,10 @@ func check(t *testing.T, p *Plan) {
 			if s.Do != Move {
 				t.Errorf("seed %d: %v", p.Seed, s)
 			}
+		case slices.Contains(rights, s.Whom):
+			if s.Do != Refuse {
+				t.Errorf("seed %d: %v", p.Seed, s)
+			}
 		case strings.HasPrefix(s.Whom, "n"):
 			if _, err := fmt.Sscanf(s.Whom, "n%d", &n); err != nil || n < 1 || n > brokers || (s.Do != Kill && s.Do != Stop && s.Do != Freeze) {
 				t.Errorf("seed %d: %v", p.Seed, s)

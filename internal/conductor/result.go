@@ -57,8 +57,8 @@ func (r *Result) Replay() string {
 // Coverage is what the run has met.
 func (r *Result) Coverage() string {
 	c := r.Counts
-	return fmt.Sprintf("%d kills (%d at work), %d stops (%d undrained), %d freezes, %d cuts, %d lost sessions, %d broker faults (%d kills), %d moves, %d rebalances, %d transactions (%d aborted), %d aborted copies, standstill %.1fs, readers blocked %.1fs",
-		c.Kills, c.KillsAtWork, c.Stops, c.Undrained, c.Freezes, c.Cuts, c.Lost, c.BrokerFaults, c.BrokerKills, c.Moves, c.Rebalances, c.Transactions, c.Aborted, c.AbortedCopies, c.Standstill.Seconds(), c.Blocked.Seconds())
+	return fmt.Sprintf("%d kills (%d at work), %d stops (%d undrained), %d freezes, %d cuts, %d lost sessions, %d broker faults (%d kills), %d moves, %d refusals, %d rebalances, %d transactions (%d aborted), %d aborted copies, standstill %.1fs, readers blocked %.1fs",
+		c.Kills, c.KillsAtWork, c.Stops, c.Undrained, c.Freezes, c.Cuts, c.Lost, c.BrokerFaults, c.BrokerKills, c.Moves, c.Refusals, c.Rebalances, c.Transactions, c.Aborted, c.AbortedCopies, c.Standstill.Seconds(), c.Blocked.Seconds())
 }
 
 func (r *Result) String() string {

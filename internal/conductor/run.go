@@ -31,7 +31,7 @@ const (
 // Counts are what happened in a run.
 type Counts struct {
 	Kills, KillsAtWork, Stops, Undrained, Freezes, Cuts int // of instances
-	BrokerKills, BrokerFaults, Moves                    int
+	BrokerKills, BrokerFaults, Moves, Refusals          int
 	Lost                                                int // sessions that instances say they lost
 	Rebalances                                          int // as instances tell them
 	Transactions, Aborted                               int // of instances, as the markers in the output tell
@@ -132,8 +132,7 @@ func (b *Bed) Run(ctx context.Context, mode Delivery, plan *Plan, dir string) (*
 	if r.worker != nil {
 		r.worker.Close()
 	}
-	_, deleteErr := b.admin.DeleteTopics(context.WithoutCancel(ctx), r.in, r.out, r.dead)
-	if err = errors.Join(err, deleteErr); err != nil {
+	if err = errors.Join(err, r.remove(context.WithoutCancel(ctx))); err != nil {
 		r.note("no verdict: %v", err)
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -208,6 +207,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	for _, right := range rights {
+		if err := r.grant(ctx, right); err != nil {
+			return err
+		}
+	}
 	if err := r.bed.awaitInSync(ctx); err != nil {
 		return err
 	}
@@ -237,8 +241,11 @@ func (r *run) play(ctx context.Context) error {
 	by := make(map[string][]Step)
 	for _, s := range r.plan.Steps {
 		whom := s.Whom
-		if whom[0] == 'n' {
+		switch {
+		case whom[0] == 'n':
 			whom = "cluster"
+		case s.Do == Refuse:
+			whom = "rights"
 		}
 		by[whom] = append(by[whom], s)
 	}
@@ -247,6 +254,7 @@ func (r *run) play(ctx context.Context) error {
 		g.Go(func() error { return i.play(faults, by[i.name]) })
 	}
 	g.Go(func() error { return r.playCluster(faults, by["cluster"]) })
+	g.Go(func() error { return r.playRights(faults, by["rights"]) })
 	err := g.Wait()
 	if err == nil {
 		err = r.bed.cluster.AwaitReady(ctx)
@@ -312,7 +320,7 @@ func (r *run) truth(ctx context.Context) error {
 	r.check = history.NewCheck(r.work, history.Options{
 		ExactlyOnce: r.mode == ExactlyOnce, Partitions: partitions, DeadPartitions: deadPartitions,
 		Topic: r.in, Group: r.group, Attempts: attempts,
-		Unclean:     r.counts.Kills + r.counts.Freezes + r.counts.Undrained + r.counts.Lost + r.counts.Cuts + r.counts.BrokerFaults + r.counts.Moves,
+		Unclean:     r.counts.Kills + r.counts.Freezes + r.counts.Undrained + r.counts.Lost + r.counts.Cuts + r.counts.BrokerFaults + r.counts.Moves + r.counts.Refusals,
 		Zombies:     r.plan.mixes() || r.counts.Lost > 0,
 		Lateness:    30 * time.Second,
 		LateCommits: r.plan.mixes(),

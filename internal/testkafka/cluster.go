@@ -24,8 +24,9 @@ type Options struct {
 	// be in sync.
 	Nodes int
 	// Users, with their passwords, may log in at a second listener, over TLS,
-	// with PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. The brokers then check ACLs:
-	// users may do what they have been granted, the first listener everything.
+	// with PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, and must log in at the front
+	// listener, in the clear, with SCRAM. The brokers then check ACLs: users may do
+	// what they have been granted, the first listener everything.
 	Users map[string]string
 	// Features are set when the storage is formatted, such as transaction.version.
 	Features map[string]int

@@ -58,6 +58,9 @@ func (n *Node) settings(opts Options) []byte {
 		p["advertised.listeners"] += ",SECURE://" + loopback(n.secure)
 		maps.Copy(p, n.security(opts.Users))
 	}
+	if n.advertised != "" && len(opts.Users) > 0 {
+		p["listener.security.protocol.map"] = strings.Replace(p["listener.security.protocol.map"], "FRONT:PLAINTEXT", "FRONT:SASL_PLAINTEXT", 1)
+	}
 	if n.advertised != "" {
 		p["listeners"] += ",FRONT://" + loopback(n.front)
 		p["advertised.listeners"] += ",FRONT://" + n.advertised
@@ -85,6 +88,9 @@ func (n *Node) security(users map[string]string) map[string]string {
 		"listener.name.secure.plain.sasl.jaas.config":         plain + ";",
 		"listener.name.secure.scram-sha-256.sasl.jaas.config": scram,
 		"listener.name.secure.scram-sha-512.sasl.jaas.config": scram,
+		"listener.name.front.sasl.enabled.mechanisms":         "SCRAM-SHA-256,SCRAM-SHA-512",
+		"listener.name.front.scram-sha-256.sasl.jaas.config":  scram,
+		"listener.name.front.scram-sha-512.sasl.jaas.config":  scram,
 		"authorizer.class.name":                               "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 		"super.users":                                         "User:ANONYMOUS",
 	}
