@@ -182,8 +182,9 @@ func (i *instance) end(sig syscall.Signal) {
 	_ = i.process.Signal(sig) // it may have ended
 }
 
-// stop ends the instance in good order and judges how it did.
-func (i *instance) stop() {
+// stop ends the instance in good order, judges how it did and returns its exit
+// code.
+func (i *instance) stop() int {
 	began := time.Now()
 	i.run.scrape(i)
 	i.run.count(func(c *Counts) { c.Stops++ })
@@ -214,6 +215,7 @@ func (i *instance) stop() {
 	}
 	i.run.note("%s has stopped with exit code %d after %v", i.name, code, took.Round(time.Millisecond))
 	i.run.retire(i)
+	return code
 }
 
 // trouble sets what happens to the instance's connections.

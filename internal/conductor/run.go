@@ -302,7 +302,9 @@ func (r *run) stopAll(ctx context.Context) {
 		g.Go(func() error {
 			i.alive()
 			r.resting(ctx, i)
-			i.stop()
+			if code := i.stop(); code != 0 {
+				r.fault(history.Bounds, "%s had nothing left to do and ended with exit code %d: %s", i.name, code, i.log)
+			}
 			return nil
 		})
 	}
