@@ -38,12 +38,17 @@ func (p *poller) run(ctx context.Context) {
 			return
 		}
 		fetches := p.client.PollFetches(poll)
-		cancel()
 		select {
 		case p.loop.fetched <- fetches:
 		case <-p.loop.stopped:
-			return
 		}
+		if fetches.Err() != nil && fetches.NumRecords() == 0 {
+			select {
+			case <-poll.Done():
+			case <-time.After(fetchMaxWait):
+			}
+		}
+		cancel()
 	}
 }
 

@@ -171,6 +171,11 @@ func (p *Pipeline) Status(ctx context.Context) (Status, error) {
 // to two such answers of each broker, and the spill one more.
 const fetchMaxBytes = 8 << 20
 
+// fetchMaxWait is how long a broker waits for records. It answers a fetch that it
+// refuses at once, and the client, which fetches again when the answer was polled,
+// asks as fast as it can; so after such an answer we wait ourselves.
+const fetchMaxWait = 250 * time.Millisecond
+
 // metadataAge bounds how late new topics and partitions are found. A leader that
 // has moved is looked for at once: with the client's own 5 seconds between two
 // looks, three refused produces took more than 10 seconds to be repeated.
@@ -198,7 +203,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		kgo.KeepControlRecords(),
 		kgo.FetchIsolationLevel(isolation),
 		kgo.FetchMaxBytes(fetchMaxBytes),
-		kgo.FetchMaxWait(250 * time.Millisecond),
+		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.MaxDecompressBatchBytes(128 << 20),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
