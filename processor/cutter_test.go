@@ -38,13 +38,14 @@ func (c *cutter) connect(ctx context.Context, network, addr string) (net.Conn, e
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.isCut {
-		return nil, errors.Join(errCut, conn.Close())
+		_ = conn.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errCut} // as TCP's are, which the client waits after
 	}
 	c.conns[conn] = struct{}{}
 	return conn, nil
 }
 
-// cut ends all connections and refuses new ones.
+// cut ends all connections and refuses new ones until mend.
 func (c *cutter) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,4 +54,11 @@ func (c *cutter) cut() {
 		_ = conn.Close()
 	}
 	clear(c.conns)
+}
+
+// mend lets connections be made again.
+func (c *cutter) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.isCut = false
 }

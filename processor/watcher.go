@@ -280,7 +280,7 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 		for _, topic := range opts.Source.Topics {
 			topics = append(topics[:len(topics):len(topics)], outputTopic(opts.Output.Topic, topic, nil))
 		}
-		metadata, err := admin.Metadata(ctx, topics...)
+		metadata, err := topicsOf(ctx, admin, topics)
 		return metadata, opts.Source.Topics, err
 	}
 	metadata, err := admin.Metadata(ctx)
@@ -292,6 +292,28 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 		}
 	}
 	return metadata, inputs, err
+}
+
+// topicsOf asks for topics by name. Where this user may not see one of them, the
+// admin client tells of none; then each is asked for alone.
+func topicsOf(ctx context.Context, admin *kadm.Client, topics []string) (kadm.Metadata, error) {
+	metadata, err := admin.Metadata(ctx, topics...)
+	if _, refused := errors.AsType[*kadm.AuthError](err); !refused {
+		return metadata, err
+	}
+	metadata.Topics = make(kadm.TopicDetails)
+	for _, topic := range topics {
+		one, err := admin.Metadata(ctx, topic)
+		if e, refused := errors.AsType[*kadm.AuthError](err); refused {
+			metadata.Topics[topic] = kadm.TopicDetail{Topic: topic, Err: e.Err}
+			continue
+		}
+		if err != nil {
+			return metadata, err
+		}
+		maps.Copy(metadata.Topics, one.Topics)
+	}
+	return metadata, nil
 }
 
 // sinks asks what the output topics that exist take. A cluster that does not
