@@ -140,7 +140,7 @@ func TestLossCommitsNothing(t *testing.T) {
 		if after > 1 {
 			b.t.Errorf("%d commits of the member came after it was lost, want at most the one in flight", after)
 		}
-		b.firstInOrder(0, 0, 10)
+		b.firstInOrder(0, 10)
 		commits.holds(b, 1)
 	})
 }

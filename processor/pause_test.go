@@ -88,7 +88,7 @@ func TestPauseEndsWithItsTenure(t *testing.T) {
 		if err := r.stop(); err != nil {
 			b.t.Errorf("Run returned %v, want nil", err)
 		}
-		b.firstInOrder(0, 0, records)
+		b.firstInOrder(0, records)
 	})
 }
 

@@ -138,7 +138,7 @@ func TestCutConnectionsKeepOrder(t *testing.T) {
 				b.t.Errorf("Run returned %v, want nil", err)
 			}
 			for p := range int32(partitions) {
-				b.firstInOrder(p, 0, produced)
+				b.firstInOrder(p, produced)
 			}
 			commits.holds(b, partitions)
 		})
