@@ -65,7 +65,7 @@ soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
 
 plans: ## Run N (2000) random plans of rebalances and faults in virtual time
-	@cd processor && set -- $$(grep -h -B1 'plans(t,' *_test.go | sed -n 's/^func \(Test[A-Za-z0-9]*\).*/\1/p') && tests="$$*" && \
+	@cd processor && set -- $$(awk -F '[ (]' '/^func Test/ {f = $$2} /plans\(t,/ {print f}' *_test.go) && tests="$$*" && \
 	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) | \
 	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
 
@@ -78,6 +78,9 @@ chaos-all: ## All plans in both modes with seeds 1 to SEEDS (3)
 
 proof-kfake: ## Kill KILLS (60) members while RECORDS (5000000) pass, on a broker in the process
 	@cd processor && nice $(GO) test -timeout 0 -run '^TestKills$$' -v -records $(RECORDS) -kills $(KILLS) | grep -v '^=== '
+
+seeded: ## Make every seeded mistake: each must turn a test red
+	$(GO) test -tags seededbugs -timeout 15m -count=1 -v -run TestEveryBugIsCaught ./internal/seeded -update
 
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' * | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \

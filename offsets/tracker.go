@@ -1,6 +1,10 @@
 package offsets
 
-import "fmt"
+import (
+	"fmt"
+
+	"seriatim/internal/seeded"
+)
 
 // Offset is the offset of a record that was read.
 type Offset int64
@@ -133,6 +137,8 @@ func (t *Tracker) SettleRange(lo, hi uint64) error {
 	}
 	if lo == t.settled {
 		t.advance()
+	} else if seeded.Bug("commit-highest") {
+		t.frontier = t.at(hi - 1).offset.Next()
 	}
 	return nil
 }
@@ -171,6 +177,9 @@ func (t *Tracker) advance() {
 		t.settled++
 	}
 	t.frontier, t.epoch = last.offset.Next(), last.epoch
+	if seeded.Bug("frontier-off-by-one") {
+		t.frontier++
+	}
 	if t.settled == t.next {
 		t.emptied()
 	}

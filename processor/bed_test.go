@@ -20,7 +20,10 @@ import (
 	"seriatim/processor"
 )
 
-var firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+var (
+	firstSeed = flag.Uint64("seed", 0, "the seed of the first random plan; 0 takes any")
+	patience  = flag.Duration("patience", 0, "how long to wait for what must come; 0 is a minute, or an hour of virtual time")
+)
 
 // seed is the seed of a random test, or of the first of its plans.
 func seed() uint64 {
@@ -62,6 +65,9 @@ func newBed(t *testing.T, partitions int32, network *kfake.VirtualNetwork, opts 
 		b.step, b.patience = 100*time.Millisecond, time.Hour
 		b.dial = network.DialContext
 		b.client = append(b.client, kgo.Dialer(b.dial))
+	}
+	if *patience > 0 {
+		b.patience = *patience
 	}
 	b.own = b.newClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	return b

@@ -1,6 +1,10 @@
 package processor
 
-import "time"
+import (
+	"time"
+
+	"seriatim/internal/seeded"
+)
 
 // A budget shares Window.Bytes between the assigned partitions: each is
 // guaranteed bytes / (2 x assigned), and at least one record; only the other half
@@ -32,7 +36,7 @@ func (b *budget) allows(t *tenure, size int64, headAge time.Duration) bool {
 	if held := t.window.Bytes() + b.expected(t); held == 0 || held+size <= b.guarantee() {
 		return true
 	}
-	if headAge > stuckHead {
+	if headAge > stuckHead && !seeded.Bug("stuck-head-takes-all") {
 		return false
 	}
 	over := max(0, t.bytes()+b.expected(t)+size-b.guarantee())

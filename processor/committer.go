@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 )
 
@@ -48,7 +49,7 @@ func (c *committer) deadline(now time.Time) time.Time {
 }
 
 func (l *loop) commitIfDue() {
-	if l.commits.inFlight == nil && !l.txn.running() && l.commits.policy.Due(l.now) {
+	if l.commits.inFlight == nil && (!l.txn.running() || seeded.Bug("commit-beside-transaction")) && l.commits.policy.Due(l.now) {
 		l.commit(l.now.Add(commitTimeout))
 	}
 }
@@ -73,10 +74,13 @@ func (l *loop) commit(deadline time.Time) bool {
 	var marks []mark
 	byTopic := make(map[string]int)
 	for _, t := range l.tenures {
-		if !l.committable(t) {
+		if !l.committable(t) || seeded.Bug("ticks-only-on-progress") && !l.uncommitted(t) {
 			continue
 		}
 		next, epoch := t.tracker.Frontier()
+		if seeded.Bug("commit-polled") {
+			next = t.tracker.Position()
+		}
 		marks = append(marks, mark{t, next, epoch})
 		i, ok := byTopic[t.topic]
 		if !ok {
@@ -89,6 +93,9 @@ func (l *loop) commit(deadline time.Time) bool {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset, p.LeaderEpoch = t.partition, int64(next), epoch
 		p.Metadata = kmsg.StringPtr("") // Burrow misreads commits with long metadata
+		if seeded.Bug("commit-with-metadata") {
+			p.Metadata = &req.MemberID
+		}
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
 	if len(marks) == 0 || req.MemberID == "" { // no member: the broker would take it for an outsider's

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/resequence"
 )
 
@@ -51,6 +52,11 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 		l.log.Warn("a record goes to the dead-letter topic", "topic", t.topic, "partition", t.partition,
 			"offset", s.record.Offset, "attempt", s.begun, "reason", what, "err", s.failed.err)
 		o := l.deadLetter(t, seq, why)
+		if seeded.Bug("dead-letter-not-awaited") {
+			l.producer.Produce(o, &o.record, nil)
+			l.fill(t, seq, nil, 0, 0)
+			return
+		}
 		l.fill(t, seq, o, 1, o.size())
 	case Drop:
 		t.dropped++

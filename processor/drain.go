@@ -1,6 +1,10 @@
 package processor
 
-import "time"
+import (
+	"time"
+
+	"seriatim/internal/seeded"
+)
 
 // A drain ends tenures in good order: what runs may finish, what is released is
 // emitted and acknowledged, the frontier is committed. At the deadline the rest is
@@ -30,6 +34,10 @@ func (l *loop) drain(tenures []*tenure, deadline time.Time, done chan<- bool) {
 			l.sched.want(t)
 		}
 	}
+	if seeded.Bug("revoke-answered-early") {
+		done <- true
+		done = make(chan bool, 1)
+	}
 	l.drains = append(l.drains, &drain{tenures: tenures, deadline: deadline, done: done, clean: true})
 	l.at(deadline, func() {})
 	l.at(deadline.Add(commitGrace), func() {})
@@ -48,7 +56,7 @@ func (l *loop) proceedDrains() {
 }
 
 func (l *loop) proceed(d *drain) (ended bool) {
-	late := !l.now.Before(d.deadline)
+	late := !l.now.Before(d.deadline) && !seeded.Bug("drain-without-deadline")
 	if !d.committed {
 		for _, t := range d.tenures {
 			if t.phase == draining && !t.quiet() {
@@ -71,7 +79,7 @@ func (l *loop) proceed(d *drain) (ended bool) {
 	// A commit in flight is waited for in any case: the client reads member id and
 	// generation when it builds the request, so one that was computed before the
 	// partitions went could otherwise go out under the next generation.
-	if l.commits.inFlight != nil {
+	if l.commits.inFlight != nil && !seeded.Bug("commit-not-awaited") {
 		if !l.now.Before(d.deadline.Add(commitGrace)) {
 			l.commits.inFlight.cancel()
 		}
@@ -127,7 +135,9 @@ func (l *loop) close(t *tenure) {
 		return
 	}
 	t.phase = closed
-	t.cancel()
+	if !seeded.Bug("attempts-not-cancelled") {
+		t.cancel()
+	}
 	t.dropSpill()
 	delete(l.backed, t)
 	if l.tenures[t.partitionKey] == t {

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/resequence"
 )
 
@@ -26,7 +27,7 @@ import (
 // trip at most and makes requests larger. What is overtaken in a transaction is
 // aborted with it.
 func (l *loop) emit(t *tenure) {
-	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn == nil && t.inFlight > 0 {
+	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn == nil && t.inFlight > 0 && !seeded.Bug("refusal-overtaken") {
 		return
 	}
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
@@ -78,6 +79,10 @@ func (l *loop) emit(t *tenure) {
 			if o.dead {
 				o.record.Partition %= int32(sink.partitions)
 			}
+			if seeded.Bug("settled-before-ack") {
+				l.acks.promise(&o.record, nil)
+				promise = nil
+			}
 			l.producer.Produce(o, &o.record, promise)
 		}
 	}
@@ -85,7 +90,7 @@ func (l *loop) emit(t *tenure) {
 }
 
 func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
-	if lo < hi && t.phase != closed {
+	if lo < hi && t.phase != closed && !seeded.Bug("filtered-never-settles") {
 		l.settle(t, lo, hi)
 	}
 }
@@ -206,7 +211,7 @@ func (l *loop) answer() {
 func (l *loop) acknowledged(t *tenure, lo, hi resequence.Seq) {
 	for seq := lo; seq < hi; seq++ {
 		s := t.window.Slot(seq)
-		if s.pending--; s.pending > 0 { // of several outputs: lo is the only record
+		if s.pending--; s.pending > 0 && !seeded.Bug("first-ack-settles") { // of several outputs: lo is the only record
 			return
 		}
 		if l.txn == nil { // else the transaction's commit settles it

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 )
 
@@ -77,7 +78,7 @@ func (p *poller) end() {
 // skip 50-119.
 func (p *poller) flush() {
 	p.mu.Lock()
-	if p.ended || p.cancel == nil {
+	if p.ended || p.cancel == nil || seeded.Bug("poll-not-flushed") {
 		p.mu.Unlock()
 		return
 	}
@@ -114,6 +115,10 @@ func (g *group) revoked(_ context.Context, _ *kgo.Client, partitions map[string]
 	ok := g.loop.do(func() {
 		g.loop.rebalances++
 		g.loop.log.Info("partitions are revoked", "partitions", partitions)
+		if seeded.Bug("revoke-without-commit") {
+			g.loop.lose(g.loop.held(partitions), done)
+			return
+		}
 		g.loop.drain(g.loop.held(partitions), g.loop.now.Add(budget), done)
 	})
 	g.poller.flush() // a draining tenure drops what this brings
@@ -182,7 +187,9 @@ func (l *loop) assign(partitions map[string][]int32) {
 			}
 			t := newTenure(key, l.opts, c, l.now)
 			l.tenures[key] = t
-			l.resumeAnyway(t) // a pause outlives a revoke in the client
+			if !seeded.Bug("pause-outlives-tenure") {
+				l.resumeAnyway(t) // a pause outlives a revoke in the client
+			}
 		}
 	}
 	l.budget.assign(l.tenures)

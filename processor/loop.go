@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 	"seriatim/resequence"
 )
@@ -302,7 +303,7 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 		if !r.Attrs.IsControl() {
 			t.unfinished += size
 		}
-		if r.Attrs.IsControl() {
+		if r.Attrs.IsControl() && !seeded.Bug("control-dispatched") {
 			s.state, s.finished = control, now
 			if err := t.window.Complete(seq, 0); err != nil {
 				l.bug(t, err)

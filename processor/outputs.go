@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/resequence"
 )
 
@@ -25,6 +26,9 @@ type Outputs struct {
 // value, and whatever key and headers are set, must not change afterwards; to
 // change headers set a new slice.
 func (o *Outputs) Add(value []byte) *kgo.Record {
+	if value == nil && seeded.Bug("tombstone-lost") {
+		value = []byte{}
+	}
 	out := o.slab.output()
 	out.record.Key = o.in.Key
 	out.record.Value = value

@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"seriatim/internal/seeded"
 )
 
 // A Pipeline reads topics, transforms their records and emits the results in
@@ -187,7 +189,7 @@ const (
 func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 	s := p.opts.Source
 	isolation := kgo.ReadCommitted()
-	if s.ReadUncommitted {
+	if s.ReadUncommitted || seeded.Bug("aborted-records-read") {
 		isolation = kgo.ReadUncommitted()
 	}
 	opts := append([]kgo.Opt{

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/seeded"
 )
 
 // Input is one attempt at one record: what a [Transform] is given. The embedded
@@ -31,6 +34,9 @@ func (in Input) IdempotencyKey() string {
 	topic := in.Topic
 	if in.TopicID != [16]byte{} {
 		topic = topicID(in.TopicID)
+	}
+	if seeded.Bug("key-changes-with-attempts") {
+		topic += strconv.Itoa(in.Attempt)
 	}
 	return fmt.Sprintf("%s/%s/%d/%d", in.Pipeline, topic, in.Partition, in.Offset)
 }

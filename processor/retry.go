@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"seriatim/internal/seeded"
 	"seriatim/resequence"
 )
 
@@ -61,7 +62,9 @@ func (l *loop) failed(t *tenure, a *attempt) {
 		l.attempts[resultOf(f.Kind)]++
 	}
 	if f.Kind == Deployment {
-		s.begun-- // it says nothing about the record
+		if !seeded.Bug("outage-uses-attempts-up") {
+			s.begun-- // it says nothing about the record
+		}
 		t.again(seq)
 		l.misdeployed(t, seq, f)
 		return
@@ -81,6 +84,9 @@ func (l *loop) failed(t *tenure, a *attempt) {
 		l.log.Debug("an attempt failed", "topic", t.topic, "partition", t.partition,
 			"offset", s.record.Offset, "attempt", s.begun, "wait", wait, "err", a.err)
 		l.at(l.now.Add(wait), func() {
+			if seeded.Bug("retry-of-another-record") {
+				seq = a.seq
+			}
 			if t.phase == open {
 				t.again(seq)
 				l.sched.want(t)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 	"seriatim/resequence"
 )
@@ -184,7 +185,7 @@ func (t *tenure) again(seq resequence.Seq) {
 
 // spilled puts records that the window has no room for in line.
 func (t *tenure) spilled(records []*kgo.Record) {
-	if len(records) == 0 {
+	if len(records) == 0 || seeded.Bug("spill-dropped") {
 		return
 	}
 	t.spill = append(t.spill, records)

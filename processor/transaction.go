@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 	"seriatim/resequence"
 )
@@ -164,7 +165,7 @@ func (l *loop) endTxn() {
 		e.instanceID = l.opts.Instance
 	}
 	for t := range x.emitted {
-		if t.phase == closed {
+		if t.phase == closed && !seeded.Bug("transaction-of-a-lost-tenure") {
 			e.abort = true
 			continue
 		}
@@ -197,6 +198,9 @@ func (l *loop) endTxn() {
 func (t *tenure) emittedFrontier() (offsets.Next, int32) {
 	if t.emitNext == resequence.Seq(t.tracker.Settled()) {
 		return t.tracker.Frontier()
+	}
+	if seeded.Bug("transaction-commits-polled") {
+		return t.tracker.Position(), -1
 	}
 	r := t.window.Slot(t.emitNext - 1).record
 	return offsets.Offset(r.Offset).Next(), r.LeaderEpoch
@@ -313,6 +317,9 @@ func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
 				s.pending++
 			}
 		}
+		if seeded.Bug("aborted-outputs-forgotten") {
+			first = t.emitNext
+		}
 		t.emitNext, t.inFlight = first, 0
 		t.refused = nil
 		l.budget.account(t)
@@ -361,6 +368,9 @@ func (l *loop) recovered(p producing) {
 	l.producer, l.txn.old = p.client, p.old
 	if len(l.txn.emitted) > 0 {
 		l.txn.aborted++
+	}
+	if seeded.Bug("committed-outputs-emitted-again") {
+		p.committed = nil
 	}
 	l.rewindAll(p.committed)
 	l.noTransaction()

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"seriatim/internal/seeded"
 	"seriatim/offsets"
 )
 
@@ -60,7 +61,7 @@ func (e *ending) run(ctx context.Context) (outcome, error) {
 		switch err := e.prepare(ctx); {
 		case err == nil:
 			err := e.producer.EndTransaction(ctx, kgo.TryCommit)
-			if err == nil {
+			if err == nil || seeded.Bug("unknown-end-is-a-commit") {
 				return committedTxn, nil
 			}
 			if !errors.Is(err, kerr.TransactionAbortable) && !errors.Is(err, kerr.OperationNotAttempted) {
@@ -90,7 +91,7 @@ func (e *ending) prepare(ctx context.Context) error {
 	if err := e.producer.Flush(ctx); err != nil {
 		return fmt.Errorf("outputs are not acknowledged: %w", err)
 	}
-	if e.refused() {
+	if e.refused() && !seeded.Bug("commit-despite-refusal") {
 		return errRefused
 	}
 	for {
