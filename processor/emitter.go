@@ -295,6 +295,7 @@ func (l *loop) emitAgain(t *tenure) {
 			return
 		}
 		t.refused = nil
+		t.misplaced.Store(false)
 		t.emitNext = resequence.Seq(t.tracker.Settled())
 		l.emit(t)
 	})

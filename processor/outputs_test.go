@@ -40,6 +40,9 @@ func TestOutputTopic(t *testing.T) {
 // would send them.
 func TestOutputPartition(t *testing.T) {
 	const n = 7
+	of := func(t *tenure, key []byte, partition int32) *kgo.Record {
+		return &kgo.Record{Key: key, Partition: partition, Context: &output{tenure: t}}
+	}
 	source := partitioner{}.ForTopic("out")
 	byKey := partitioner{byKey: true, dead: "dead"}.ForTopic("out")
 	dead := partitioner{byKey: true, dead: "dead"}.ForTopic("dead")
@@ -59,18 +62,25 @@ func TestOutputPartition(t *testing.T) {
 		if got := byKey.Partition(&kgo.Record{Key: key, Partition: 5}, n); got != want {
 			t.Errorf("by key %q goes to partition %d, want %d", key, got, want)
 		}
-		if got := source.Partition(&kgo.Record{Key: key, Partition: 5}, n); got != 5 {
+		if got := source.Partition(of(new(tenure), key, 5), n); got != 5 {
 			t.Errorf("key %q goes to partition %d, want that of the source, 5", key, got)
 		}
-		if got := dead.Partition(&kgo.Record{Key: key, Partition: 3}, n); got != 3 {
+		if got := dead.Partition(of(new(tenure), key, 3), n); got != 3 {
 			t.Errorf("the dead letter with key %q goes to partition %d, want the 3 that was chosen", key, got)
 		}
 	}
 	if got := byKey.Partition(&kgo.Record{Partition: 12}, n); got != 5 {
 		t.Errorf("by key, without one, partition 12 of the source goes to %d of 7, want 5", got)
 	}
-	if got := source.Partition(&kgo.Record{Partition: 12}, n); got != 12 {
+	waiting := new(tenure)
+	if got := source.Partition(of(waiting, nil, 12), n); got != 12 {
 		t.Errorf("a source partition that the output lacks goes to %d, want 12, which the client refuses", got)
+	}
+	if got := source.Partition(of(waiting, nil, 12), 13); got < 13 {
+		t.Errorf("after that one the next goes to %d of 13, want one that the client refuses", got)
+	}
+	if got := source.Partition(of(new(tenure), nil, 12), 13); got != 12 {
+		t.Errorf("that of another tenure goes to %d of 13, want 12", got)
 	}
 	if !source.RequiresConsistency(nil) || !byKey.RequiresConsistency(nil) {
 		t.Error("outputs may go to another partition while theirs is down")

@@ -273,10 +273,18 @@ type topicPartitioner struct {
 func (topicPartitioner) RequiresConsistency(*kgo.Record) bool { return true }
 
 // Partition returns the partition of an output among n. The client refuses one
-// that does not exist.
+// that it does not know. It may get to know it while the outputs of a tenure are
+// being handed over: those that follow a refused one must be refused too.
 func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
 	switch {
 	case !p.byKey:
+		t := r.Context.(*output).tenure
+		if int(r.Partition) >= n {
+			t.misplaced.Store(true)
+		}
+		if t.misplaced.Load() {
+			return max(int(r.Partition), n)
+		}
 		return int(r.Partition)
 	case r.Key == nil:
 		return int(r.Partition) % n

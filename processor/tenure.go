@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -80,7 +81,8 @@ type tenure struct {
 	// partition is emitted until those before it are answered.
 	refused      error
 	refusedSince time.Time
-	refusals     int // in a row
+	refusals     int         // in a row
+	misplaced    atomic.Bool // the client does not know the partition; set by the partitioner
 
 	committed    offsets.Next
 	hasCommitted bool
