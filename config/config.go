@@ -97,7 +97,7 @@ type Input struct {
 	RebalanceTimeout time.Duration  `key:"rebalance_timeout"`
 	StaticMembership bool           `key:"static_membership"`
 	Start            Start          `key:"start"`
-	OnDataLoss       string         `key:"on_data_loss"` // stop
+	OnDataLoss       string         `key:"on_data_loss"` // stop, earliest or latest
 	Isolation        string         `key:"isolation"`    // read_committed or read_uncommitted
 }
 

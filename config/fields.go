@@ -134,7 +134,7 @@ var pipelineFields = []*field{
 		{key: "rebalance_timeout", kind: duration, def: "60s", min: "1s", max: "1h", doc: "How long a rebalance waits for members to hand over their partitions."},
 		{key: "static_membership", kind: boolean, def: "false", doc: "Use `instance` as group.instance.id, so that a restart within the session timeout moves no partitions."},
 		{key: "start", kind: start, required: true, doc: "Where a group without any commit for a topic begins: `earliest`, `latest` or an RFC 3339 time."},
-		{key: "on_data_loss", kind: text, def: "stop", enum: []string{"stop"}, unbuiltValues: []string{"earliest", "latest"}, doc: "What to do when the log no longer has the offset that is needed."},
+		{key: "on_data_loss", kind: text, def: "stop", enum: []string{"stop", "earliest", "latest"}, doc: "What to do when the log does not have the offset that comes next: retention was faster, the committed offset is beyond the end, or the log was truncated after an unclean election. What is missing is logged and counted in any case. `stop`: the partition stops and the reason names the missing offsets; others go on. `earliest`: it goes on at the beginning of the log, after a truncation where the logs part. `latest`: at the end."},
 		{key: "isolation", kind: text, def: "read_committed", enum: []string{"read_committed", "read_uncommitted"}, doc: "Whether records of open and aborted transactions are read."},
 	}},
 	{key: "order", kind: text, def: "partition", enum: []string{"partition"}, unbuiltValues: []string{"key", "none", "sequence"}, doc: "What stays in order: the records of each source partition."},

@@ -72,7 +72,7 @@ func (l *loop) commit(deadline time.Time) bool {
 		req.InstanceID = &l.opts.Instance
 	}
 	var marks []mark
-	byTopic := make(map[string]int)
+	byTopic := make(map[topicKey]int)
 	for _, t := range l.tenures {
 		if !l.committable(t) || seeded.Bug("ticks-only-on-progress") && !l.uncommitted(t) {
 			continue
@@ -82,12 +82,13 @@ func (l *loop) commit(deadline time.Time) bool {
 			next = t.tracker.Position()
 		}
 		marks = append(marks, mark{t, next, epoch})
-		i, ok := byTopic[t.topic]
+		key := topicKey{t.topic, t.reads}
+		i, ok := byTopic[key]
 		if !ok {
 			i = len(req.Topics)
-			byTopic[t.topic] = i
+			byTopic[key] = i
 			topic := kmsg.NewOffsetCommitRequestTopic()
-			topic.Topic, topic.TopicID = t.topic, l.topicIDs[t.topic]
+			topic.Topic, topic.TopicID = key.name, key.id
 			req.Topics = append(req.Topics, topic)
 		}
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
@@ -119,10 +120,11 @@ func (l *loop) commit(deadline time.Time) bool {
 }
 
 // committable reports whether the position of t can be committed: it is known, and
-// so is the id of the topic, without which new brokers refuse a commit.
+// so is the id of the topic, without which new brokers refuse a commit; and the
+// topic is there.
 func (l *loop) committable(t *tenure) bool {
 	_, known := l.topicIDs[t.topic]
-	return known && t.tracker != nil && t.phase != closed
+	return known && t.tracker != nil && t.phase != closed && !t.gone()
 }
 
 // sendCommit commits and returns what the broker has refused, and why. With err it is not
@@ -180,6 +182,9 @@ func (l *loop) committed(marks []mark, refused map[partitionKey]error, err error
 		l.log.Info("a commit has to be repeated", "err", err)
 	default:
 		l.commits.failed++
+		if goneTopicError(err) {
+			l.hurry()
+		}
 		l.note("commit", l.opts.Name, "commits are refused; the next tick tries again: "+explain(err), 0)
 	}
 }

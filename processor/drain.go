@@ -27,7 +27,10 @@ const commitRetry = 100 * time.Millisecond
 // drain begins to end the tenures. It tells done when they are closed.
 func (l *loop) drain(tenures []*tenure, deadline time.Time, done chan<- bool) {
 	for _, t := range tenures {
-		if t.phase == open {
+		switch {
+		case t.phase == open && t.gone():
+			l.close(t) // it may not commit
+		case t.phase == open:
 			t.phase = draining
 			t.dropSpill()
 			l.budget.account(t)

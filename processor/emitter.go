@@ -27,7 +27,8 @@ import (
 // trip at most and makes requests larger. What is overtaken in a transaction is
 // aborted with it.
 func (l *loop) emit(t *tenure) {
-	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn == nil && t.inFlight > 0 && !seeded.Bug("refusal-overtaken") {
+	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn != nil && t.gone() ||
+		l.txn == nil && t.inFlight > 0 && !seeded.Bug("refusal-overtaken") {
 		return
 	}
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {

@@ -199,25 +199,3 @@ func TestTailWithoutRecordsIsNoStall(t *testing.T) {
 		}
 	})
 }
-
-// The log no longer has what comes next: nothing is skipped, the partition stops
-// and says why.
-func TestDataLossStopsThePartition(t *testing.T) {
-	virtual(t, 2, func(b *bed) {
-		b.produceToAll(2, 0, 100)
-		b.commit(0, 20)
-		b.commit(1, 20)
-		if err := b.cluster.DeleteRecords("in", 0, 60); err != nil {
-			b.t.Fatal(err)
-		}
-		r := b.run(b.options(), processor.TransformFunc(passOn))
-		b.eventually("the other partition is done", func() bool { return b.committed(1) == 100 })
-		b.eventually("the partition is stopped", func() bool {
-			return strings.Contains(b.status(r).Partitions[0].Stopped, "no longer has offset 20")
-		})
-		<-time.After(time.Minute)
-		if at := b.committed(0); at != 20 || b.end("out", 0) != 0 {
-			b.t.Errorf("it is committed at %d with %d outputs, want 20 and none", at, b.end("out", 0))
-		}
-	})
-}

@@ -186,16 +186,25 @@ func (l *loop) assign(partitions map[string][]int32) {
 				l.counters[key] = c
 			}
 			t := newTenure(key, l.opts, c, l.now)
+			t.reads = l.topicIDs[topic]
 			l.tenures[key] = t
 			if !seeded.Bug("pause-outlives-tenure") {
 				l.resumeAnyway(t) // a pause outlives a revoke in the client
+			}
+			if reason := l.recreated[topic]; reason != "" {
+				l.forsake(t, reason)
 			}
 		}
 	}
 	l.budget.assign(l.tenures)
 	l.pauses.apply(l.consumer)
+	l.hurry() // for the output topics and the ends of the logs
+}
+
+// hurry has the watcher look now.
+func (l *loop) hurry() {
 	select {
-	case l.lookNow <- struct{}{}: // for the output topics and the ends of the logs
+	case l.lookNow <- struct{}{}:
 	default:
 	}
 }
@@ -229,12 +238,12 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 	}
 	g.loop.do(func() {
 		for key, next := range found {
-			if t := g.loop.tenures[key]; t != nil {
+			if t := g.loop.tenures[key]; t != nil && !t.recreated {
 				g.loop.place(t, offsets.Next(next))
 			}
 		}
 		for key, err := range reasons {
-			if t := g.loop.tenures[key]; t != nil {
+			if t := g.loop.tenures[key]; t != nil && !t.recreated {
 				g.unplaced(t, err, firstPlacing)
 			}
 		}
@@ -273,17 +282,11 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 			l.do(func() {
 				next, ok := found[t.partitionKey]
 				switch {
-				case t.phase != open:
+				case t.phase != open || t.recreated:
 				case !ok:
 					g.unplaced(t, reasons[t.partitionKey], min(2*wait, lastPlacing))
 				default:
-					// The tenure is open, so no revoke callback has returned: the
-					// client still holds the partition that it places.
-					l.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{
-						t.topic: {t.partition: {Epoch: -1, Offset: next}},
-					})
-					l.place(t, offsets.Next(next))
-					l.resume(t)
+					l.move(t, offsets.Next(next))
 				}
 			})
 		})

@@ -11,7 +11,6 @@ import (
 
 	"seriatim/internal/seeded"
 	"seriatim/offsets"
-	"seriatim/resequence"
 )
 
 // A loop is the one owner of a pipeline's state. Everything else, the poller, the
@@ -23,6 +22,7 @@ type loop struct {
 	log      *slog.Logger
 	consumer *kgo.Client
 	producer *kgo.Client
+	poller   *poller
 
 	polls    chan struct{}    // to the poller: it may poll
 	fetched  chan kgo.Fetches // from the poller
@@ -53,7 +53,8 @@ type loop struct {
 	holding  time.Time            // no poll since then; zero if polls go on
 	problems problems
 
-	topicIDs  map[string][16]byte // of the input topics
+	topicIDs  map[string][16]byte // of the input topics that exist
+	recreated map[string]string   // topics that were deleted and created anew, and the reason to stop
 	disturbed time.Time           // the group took partitions away, or the process stood still
 
 	state      string
@@ -91,8 +92,10 @@ func newLoop(opts *Options) *loop {
 		backed:   make(map[*tenure]struct{}),
 		pauses:   make(pauses),
 		problems: make(problems),
-		state:    "starting",
-		fatal:    make(chan error, 1),
+
+		recreated: make(map[string]string),
+		state:     "starting",
+		fatal:     make(chan error, 1),
 	}
 	if opts.ExactlyOnce {
 		l.txn = newTransactor(opts)
@@ -201,7 +204,7 @@ func (l *loop) take(fetches kgo.Fetches) {
 			for k := range topic.Partitions {
 				p := &topic.Partitions[k]
 				t := l.tenures[partitionKey{topic.Topic, p.Partition}]
-				if t == nil || t.phase != open || t.tracker == nil {
+				if t == nil || t.phase != open || t.tracker == nil || t.searching {
 					continue
 				}
 				if p.HighWatermark >= 0 && p.Err == nil {
@@ -209,6 +212,9 @@ func (l *loop) take(fetches kgo.Fetches) {
 				}
 				if p.Err == nil && len(l.problems) > 0 {
 					l.over("fetch " + t.String())
+				}
+				if topic.TopicID != ([16]byte{}) {
+					t.reads = topic.TopicID
 				}
 				if t.topicID == ([16]byte{}) { // workers read it from the first dispatch on
 					t.topicID = topic.TopicID
@@ -260,7 +266,7 @@ func (l *loop) readmit() {
 		}
 		// Resume with half a window of room: the next fetch takes a round trip to
 		// arrive, and what it brings shall not be spilled at once.
-		if len(t.spill) == 0 && 2*t.window.Len() <= l.opts.Window.Records {
+		if len(t.spill) == 0 && !t.searching && !t.gone() && 2*t.window.Len() <= l.opts.Window.Records {
 			l.resume(t)
 		}
 	}
@@ -293,7 +299,9 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 			l.stop(t, t.window.Next(), "the log went back: "+err.Error()+": it was truncated or made anew")
 			return records[i:]
 		}
-		t.gaps += uint64(gap)
+		if r.Topic != "" { // else it is a jump, which has been counted
+			t.gaps[gapAbsent] += uint64(gap)
+		}
 		seq, s, err := t.window.Admit(size)
 		if err != nil {
 			l.bug(t, err)
@@ -330,18 +338,6 @@ func (l *loop) end(err error) {
 	case l.fatal <- err:
 	default:
 	}
-}
-
-// stop has the partition go no further than the record at seq in this tenure.
-// Those before it go on; one of them may stop the partition even earlier.
-func (l *loop) stop(t *tenure, at resequence.Seq, reason string) {
-	if t.stopped != "" && at >= t.stopAt {
-		return
-	}
-	t.stopped, t.stoppedAt, t.stopAt = reason, l.now, at
-	l.pause(t)
-	l.log.Error("the partition is stopped; it is tried again after a restart or when it is assigned anew",
-		"topic", t.topic, "partition", t.partition, "reason", reason)
 }
 
 func earliest(a, b time.Time) time.Time {

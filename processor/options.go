@@ -60,6 +60,8 @@ type Source struct {
 	Static bool
 	// Start is where a group without any commit for a topic begins.
 	Start Start
+	// OnDataLoss says what to do when the log does not have what comes next.
+	OnDataLoss OnDataLoss
 	// ReadUncommitted also reads records of open and aborted transactions.
 	ReadUncommitted bool
 }

@@ -58,7 +58,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		l.txn.producerOpts = append(p.producerOpts(dial),
 			kgo.WithContext(connected), kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
 	}
-	l.consumer, poller.client = consumer, consumer
+	l.consumer, l.poller, poller.client = consumer, poller, consumer
 
 	var workers, watching, polling sync.WaitGroup
 	for range p.opts.Workers {

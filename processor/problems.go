@@ -3,13 +3,14 @@ package processor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
 )
 
 // problems are the reasons why records wait, by what they are about.
@@ -63,6 +64,18 @@ func (p problems) list(now time.Time) []Problem {
 	return list
 }
 
+// stop has the partition go no further than the record at seq in this tenure.
+// Those before it go on; one of them may stop the partition even earlier.
+func (l *loop) stop(t *tenure, at resequence.Seq, reason string) {
+	if t.stopped != "" && at >= t.stopAt {
+		return
+	}
+	t.stopped, t.stoppedAt, t.stopAt = reason, l.now, at
+	l.pause(t)
+	l.log.Error("the partition is stopped; it is tried again after a restart or when it is assigned anew",
+		"topic", t.topic, "partition", t.partition, "reason", reason)
+}
+
 // repeats is how long an error of a fetch counts: the client repeats one that
 // lasts every few seconds.
 const repeats = 30 * time.Second
@@ -70,14 +83,19 @@ const repeats = 30 * time.Second
 // fetchFailed takes an error that a poll returned.
 func (l *loop) fetchFailed(topic string, partition int32, err error) {
 	key := partitionKey{topic, partition}
-	var lost *kgo.ErrDataLoss
+	var diverged *kgo.ErrDataLoss
 	var session *kgo.ErrGroupSession
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
-	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &lost):
-		if t := l.tenures[key]; t != nil && t.tracker != nil {
-			l.stop(t, t.window.Next(), fmt.Sprintf("the log no longer has offset %d: %v: reset the group's offset of the partition, then restart this instance",
-				t.tracker.Position(), err))
+	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &diverged):
+		if t := l.tenures[key]; t != nil {
+			l.lost(t, diverged)
+		}
+	case errors.Is(err, kerr.UnknownTopicID):
+		// Or the brokers do not know a new topic yet. The client would ask again at
+		// once; the watcher's next look decides.
+		if t := l.tenures[key]; t != nil {
+			l.goneTopic(t)
 		}
 	case errors.As(err, &session):
 		l.groupFailed(session.Err)

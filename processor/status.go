@@ -81,7 +81,7 @@ type PartitionStatus struct {
 	Settled    uint64            // records
 	Filtered   uint64            // records without an output
 	Dropped    uint64            // records given up by OnExhausted Drop
-	GapOffsets map[string]uint64 // offsets that no record had, by kind: absent (compaction, aborted transactions)
+	GapOffsets map[string]uint64 // offsets without a record, by kind: absent (compaction, aborted transactions), lost, beyond_end, truncated
 	// DeadLetters are the records emitted to the dead-letter topic, by reason:
 	// attempts (used up), reject.
 	DeadLetters map[string]uint64
@@ -174,6 +174,8 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 			return "its start offset is not known yet", t.assignedAt
 		}
 		return t.unplaced, t.assignedAt
+	case t.gone():
+		return "the topic is not there, or must not be seen by this user: nothing is committed until it is seen again", t.goneSince
 	case t.refused != nil:
 		return "outputs to " + t.output + " are refused; trying again: " + explain(t.refused), t.refusedSince
 	}
@@ -219,7 +221,10 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 		NextOffset: -1, CommittedOffset: -1, EndOffset: -1,
 		Paused: t.paused, Stopped: t.stopped,
 		Emitted: t.emitted, Settled: t.settled, Filtered: t.filtered,
-		Dropped: t.dropped, GapOffsets: map[string]uint64{"absent": t.gaps},
+		Dropped: t.dropped, GapOffsets: make(map[string]uint64, gapKinds),
+	}
+	for k, n := range t.gaps {
+		p.GapOffsets[gapKind(k).String()] = n
 	}
 	if l.opts.OnExhausted == DeadLetter {
 		p.DeadLetters = make(map[string]uint64, reasons)

@@ -14,6 +14,12 @@ import (
 	"seriatim/resequence"
 )
 
+// topicKey is a topic in one of its lives.
+type topicKey struct {
+	name string
+	id   [16]byte
+}
+
 // partitionKey names a partition.
 type partitionKey struct {
 	topic     string
@@ -46,7 +52,11 @@ type tenure struct {
 	phase  phase
 	// unplaced says why the position cannot be found; empty if it is known or being
 	// looked up.
-	unplaced string
+	unplaced  string
+	reads     [16]byte  // id of the topic, as far as it is known: the client keeps to it
+	searching bool      // what the log has lost is being looked up
+	recreated bool      // the topic is another one by now: no position is given
+	goneSince time.Time // the topic is not there: nothing is committed; zero if it is
 	// stopped says why the partition does not go on until it is assigned again.
 	stopped   string
 	stoppedAt time.Time
@@ -101,7 +111,8 @@ type tenure struct {
 type counters struct {
 	emitted, settled, filtered, dropped uint64
 	deadLetters                         [reasons]uint64
-	gaps                                uint64
+	gaps                                [gapKinds]uint64
+	lastLoss                            loss // that stopped the partition
 }
 
 // A slot is what the window holds of one record until it is settled.
@@ -148,6 +159,9 @@ func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *ten
 		counters: c,
 	}
 }
+
+// gone reports whether the topic was not there at the last look.
+func (t *tenure) gone() bool { return !t.goneSince.IsZero() }
 
 // bytes is what the tenure holds.
 func (t *tenure) bytes() int64 { return t.window.Bytes() + t.spillBytes }

@@ -165,7 +165,7 @@ func (l *loop) endTxn() {
 		e.instanceID = l.opts.Instance
 	}
 	for t := range x.emitted {
-		if t.phase == closed && !seeded.Bug("transaction-of-a-lost-tenure") {
+		if !l.committable(t) && !seeded.Bug("transaction-of-a-lost-tenure") {
 			e.abort = true
 			continue
 		}
@@ -176,14 +176,14 @@ func (l *loop) endTxn() {
 		l.commits.policy.Begin(l.now)
 		l.commits.policy.Done(l.now)
 		for _, t := range l.tenures {
-			if _, ok := x.emitted[t]; !ok && t.tracker != nil && t.phase != closed {
+			if _, ok := x.emitted[t]; !ok && l.committable(t) {
 				next, epoch := t.tracker.Frontier()
 				e.marks = append(e.marks, mark{t, next, epoch})
 			}
 		}
 	}
 	for _, m := range e.marks {
-		e.positions = append(e.positions, position{m.tenure.partitionKey, l.topicIDs[m.tenure.topic], m.next, m.epoch})
+		e.positions = append(e.positions, position{m.tenure.partitionKey, m.tenure.reads, m.next, m.epoch})
 	}
 	l.beside.Go(func() { // ends within endTimeout, or with the loop
 		ctx, cancel := context.WithTimeout(l.life, endTimeout)
@@ -226,6 +226,9 @@ func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
 			l.log.Warn("a transaction was aborted; its outputs are emitted again", "err", err)
 		}
 		l.rewindAll(nil)
+		if goneTopicError(err) {
+			l.hurry()
+		}
 		if err != nil || x.refused != nil {
 			x.aborts++
 			x.notBefore = l.now.Add(min(firstReemit<<min(x.aborts-1, 10), lastReemit))

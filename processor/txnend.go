@@ -98,7 +98,7 @@ func (e *ending) prepare(ctx context.Context) error {
 		err := e.commitOffsets(ctx)
 		// CONCURRENT_TRANSACTIONS, and a coordinator that moves or loads, are soon over.
 		again := kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
-		if !again || passing(err) {
+		if !again || passing(err) || goneTopicError(err) {
 			return err
 		}
 		select {

@@ -74,7 +74,7 @@ type sighting struct {
 	both     map[string]string // input topics of an expression that are the output of another one
 	sinks    map[string]*sink  // output topics
 	ends     map[partitionKey]logEnd
-	ids      map[string][16]byte // of the input topics
+	ids      map[string][16]byte // of the input topics that exist; nil: not known
 }
 
 // A sink is an output topic that exists.
@@ -106,13 +106,7 @@ func (l *loop) watched(found sighting) {
 		l.batchLimits.Store(&limits)
 	}
 	if found.ids != nil {
-		before := l.topicIDs
-		l.topicIDs = found.ids
-		for _, t := range l.tenures {
-			if _, known := before[t.topic]; !known && l.committable(t) {
-				l.commits.policy.Assigned(l.now) // it had to wait for the id
-			}
-		}
+		l.sawTopics(found.ids)
 	}
 	for _, t := range l.tenures {
 		if from := found.both[t.topic]; from != "" {
@@ -237,7 +231,7 @@ func (w *watcher) look(ctx context.Context) sighting {
 	}
 	found.ids = make(map[string][16]byte, len(inputs))
 	for _, topic := range inputs {
-		if detail := metadata.Topics[topic]; detail.Err == nil {
+		if detail := metadata.Topics[topic]; metadata.Topics.Has(topic) && detail.Err == nil {
 			found.ids[topic] = detail.ID
 		}
 	}

@@ -47,6 +47,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 			RebalanceTimeout: c.Input.RebalanceTimeout,
 			Static:           c.Input.StaticMembership,
 			Start:            processor.Start(c.Input.Start),
+			OnDataLoss:       onDataLoss[c.Input.OnDataLoss],
 			ReadUncommitted:  c.Input.Isolation == "read_uncommitted",
 		},
 		Output: processor.Output{
@@ -65,6 +66,10 @@ func processorOptions(c config.Pipeline) processor.Options {
 		AllowOldBrokers:     c.AllowOldBrokers,
 		DrainTimeout:        c.DrainTimeout,
 	}
+}
+
+var onDataLoss = map[string]processor.OnDataLoss{
+	"stop": processor.LossStop, "earliest": processor.LossEarliest, "latest": processor.LossLatest,
 }
 
 var onExhausted = map[string]processor.OnExhausted{

@@ -78,7 +78,7 @@ func filled[T any]() T {
 func TestEverySettingArrives(t *testing.T) {
 	p := filled[config.Pipeline]()
 	p.Input.GroupProtocol, p.Input.Isolation, p.Output.Partition = "consumer", "read_uncommitted", "key"
-	p.Delivery, p.OnExhausted = "exactly_once", "dead_letter"
+	p.Delivery, p.OnExhausted, p.Input.OnDataLoss = "exactly_once", "dead_letter", "latest"
 	for name, test := range map[string]struct {
 		options any
 		zero    []string // those that are no settings of this section
