@@ -38,36 +38,56 @@ type reason uint8
 const (
 	reasonAttempts reason = iota
 	reasonReject
+	reasonOutput // its topic does not take an output of it
 	reasons
 )
 
-func (r reason) String() string { return [reasons]string{"attempts", "reject"}[r] }
+func (r reason) String() string { return [reasons]string{"attempts", "reject", "output"}[r] }
 
 // exhausted decides about a record that shall not be attempted again.
 func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string) {
 	s := t.window.Slot(seq)
-	switch l.opts.OnExhausted {
-	case DeadLetter:
-		t.deadLetters[why]++
-		l.log.Warn("a record goes to the dead-letter topic", "topic", t.topic, "partition", t.partition,
-			"offset", s.record.Offset, "attempt", s.begun, "reason", what, "err", s.failed.err)
-		o := l.deadLetter(t, seq, why)
-		if seeded.Bug("dead-letter-not-awaited") {
-			l.producer.Produce(o, &o.record, nil)
-			l.fill(t, seq, nil, 0, 0)
-			return
-		}
-		l.fill(t, seq, o, 1, o.size())
-	case Drop:
-		t.dropped++
-		l.log.Warn("a record is dropped", "topic", t.topic, "partition", t.partition,
-			"offset", s.record.Offset, "attempt", s.begun, "reason", what, "err", s.failed.err)
-		l.fill(t, seq, nil, 0, 0)
-	default:
+	if l.opts.OnExhausted == Stop {
 		s.state = backoff
 		l.stop(t, seq, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
 			": mend the transform or the record, then restart this instance")
+		return
 	}
+	switch o := l.instead(t, seq, why, what); {
+	case o == nil:
+		l.fill(t, seq, nil, 0, 0)
+	case seeded.Bug("dead-letter-not-awaited"):
+		l.producer.Produce(o, &o.record, nil)
+		l.fill(t, seq, nil, 0, 0)
+	default:
+		l.fill(t, seq, o, 1, o.size())
+	}
+}
+
+// instead returns what is emitted in place of the outputs of an exhausted record:
+// a dead letter, or nothing.
+func (l *loop) instead(t *tenure, seq resequence.Seq, why reason, what string) *output {
+	s := t.window.Slot(seq)
+	told := []any{
+		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset,
+		"attempt", s.begun, "reason", what, "err", s.failed.err,
+	}
+	if l.opts.OnExhausted == Drop {
+		t.dropped++
+		l.log.Warn("a record is dropped", told...)
+		return nil
+	}
+	t.deadLetters[why]++
+	l.log.Warn("a record goes to the dead-letter topic", told...)
+	return l.deadLetter(t, seq, why)
+}
+
+// note remembers a failure.
+func (s *slot) note(now time.Time, err error) {
+	if s.failed == nil {
+		s.failed = &failures{first: now}
+	}
+	s.failed.last, s.failed.err = now, err
 }
 
 // maxMessage bounds the error text in a dead letter.

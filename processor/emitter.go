@@ -40,6 +40,9 @@ func (l *loop) emit(t *tenure) {
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
+		if s.state != settled && !l.acceptable(t, s, t.emitNext) {
+			break
+		}
 		if s.pending == 0 && s.state != settled {
 			s.state = settled
 			continue
@@ -56,21 +59,11 @@ func (l *loop) emit(t *tenure) {
 			if o.acked {
 				continue
 			}
-			sink := t.sink
-			if o.dead {
-				if sink = t.deadSink; sink == nil {
-					return // told by the watcher
-				}
-			}
 			size := batchSize(&o.record)
 			if batch += size; batch > t.sink.maxBytes && batch > size && l.txn == nil {
 				return
 			}
 			if !o.emitted {
-				if err := sink.refuses(&o.record, size); err != nil {
-					l.unacceptable(t, o, err)
-					return
-				}
 				o.emitted = true
 				t.emitted++
 			}
@@ -78,7 +71,7 @@ func (l *loop) emit(t *tenure) {
 			t.inFlight++
 			o.record.Partition = t.partition
 			if o.dead {
-				o.record.Partition %= int32(sink.partitions)
+				o.record.Partition %= int32(t.deadSink.partitions)
 			}
 			if seeded.Bug("settled-before-ack") {
 				l.acks.promise(&o.record, nil)
@@ -247,8 +240,47 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 		l.txn.refused = err
 	}
 	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.InvalidRecord) {
-		l.unacceptable(t, o, err)
+		// One record has its whole batch refused. If it is this one, it is found when
+		// it is emitted again, and the topic's limits are known as they are now.
+		l.hurry()
+		if t.refusals > maxRefusals || l.txn != nil && l.txn.aborts > maxRefusals {
+			l.unacceptable(t, o, err)
+		}
 	}
+}
+
+// maxRefusals is how many times in a row a topic may refuse outputs for what they
+// are before the partition stops.
+const maxRefusals = 3
+
+// acceptable reports whether the topics take every output of a record that comes
+// next. If one cannot be taken ever, the record is exhausted: it may get other
+// outputs, or none.
+func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
+	for o := s.outputs; o != nil; o = o.next {
+		sink := t.sink
+		if o.dead {
+			sink = t.deadSink
+		}
+		if sink == nil {
+			return false // told by the watcher
+		}
+		err := sink.refuses(&o.record, batchSize(&o.record))
+		switch {
+		case o.acked || err == nil:
+		case o.dead || l.opts.OnExhausted == Stop:
+			l.unacceptable(t, o, err)
+			return false
+		default:
+			s.note(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
+			s.outputs, s.pending = l.instead(t, seq, reasonOutput, "has an output that its topic does not take"), 0
+			if s.outputs != nil {
+				s.pending = 1
+			}
+			return l.acceptable(t, s, seq)
+		}
+	}
+	return true
 }
 
 // refuses says why the topic can never take a record; nil if it can.

@@ -48,10 +48,7 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	f := failureOf(a.err)
 	seq := a.seq // a belongs to a chunk that is used again
 	s := t.window.Slot(seq)
-	if s.failed == nil {
-		s.failed = &failures{first: l.now}
-	}
-	s.failed.last, s.failed.err = l.now, a.err
+	s.note(l.now, a.err)
 	var p *PanicError
 	switch {
 	case errors.As(a.err, &p):

@@ -83,7 +83,7 @@ type PartitionStatus struct {
 	Dropped    uint64            // records given up by OnExhausted Drop
 	GapOffsets map[string]uint64 // offsets without a record, by kind: absent (compaction, aborted transactions), lost, beyond_end, truncated
 	// DeadLetters are the records emitted to the dead-letter topic, by reason:
-	// attempts (used up), reject.
+	// attempts (used up), reject, output (its topic does not take one).
 	DeadLetters map[string]uint64
 }
 
