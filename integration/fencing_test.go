@@ -1,13 +1,9 @@
 package integration
 
 import (
-	"fmt"
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TestFrozenInstance stops an instance for longer than its session, as a laptop
@@ -100,44 +96,4 @@ func TestTwin(t *testing.T) {
 	}
 	second.awaitPartitions(t, name, 1)
 	second.drain(t)
-}
-
-// TestDataLoss deletes records that an instance still has to read: it stops there
-// instead of going on behind the hole.
-func TestDataLoss(t *testing.T) {
-	t.Parallel()
-	in := newInput(t, 2)
-	out := newTopic(t, ".out", 2)
-	name := unique(t, "")
-	conf := process(pipeline(name, in.topic, out))
-	first := start(t, conf)
-	in.produce(t, 100)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	first.drain(t)
-
-	in.produce(t, 100)
-	var before kadm.Offsets
-	before.AddOffset(in.topic, 1, 150, -1)
-	if _, err := bed.admin.DeleteRecords(within(t, patience), before); err != nil {
-		t.Fatal(err)
-	}
-	second := start(t, conf)
-	second.awaitUnready(t, in.topic+"/1", "no longer has offset 100", "reset")
-	ctx := within(t, patience)
-	await(t, patience, "the other partition to finish", func() (bool, string) {
-		commits, err := committed(ctx, group(name), in.topic)
-		return commits[0] == 200 && commits[1] == 100, fmt.Sprint(commits, err)
-	})
-	second.drain(t)
-	end, err := ends(ctx, out, kgo.ReadUncommitted())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if end[0] != 200 || end[1] != 100 {
-		t.Errorf("the output partitions have %v records, want 200 and 100", end)
-	}
-	commits, err := committed(ctx, group(name), in.topic)
-	if err != nil || commits[1] != 100 {
-		t.Errorf("committed %v, %v; want 100 of partition 1, as before", commits, err)
-	}
 }
