@@ -216,7 +216,7 @@ func (l *loop) take(fetches kgo.Fetches) {
 				if topic.TopicID != ([16]byte{}) {
 					t.reads = topic.TopicID
 				}
-				if t.topicID == ([16]byte{}) { // workers read it from the first dispatch on
+				if t.window.Next() == 0 { // workers read it from the first dispatch on; old brokers have none
 					t.topicID = topic.TopicID
 				}
 				if len(p.Records) > 0 {
