@@ -1,7 +1,6 @@
 package processor
 
 import (
-	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -101,7 +100,7 @@ func (l *loop) deadLetter(t *tenure, seq resequence.Seq, why reason) *output {
 	r := s.record
 	message := strings.ToValidUTF8(s.failed.err.Error(), "\uFFFD")
 	message = strings.ToValidUTF8(message[:min(len(message), maxMessage)], "")
-	o := &output{Context: context.Background(), tenure: t, seq: seq, of: 1, dead: true}
+	o := &output{tenure: t, seq: seq, of: 1, dead: true}
 	o.record = kgo.Record{
 		Topic: l.opts.DeadLetterTopic, Key: r.Key, Value: r.Value, Timestamp: r.Timestamp, Context: o,
 		Headers: r.Headers[:len(r.Headers):len(r.Headers)],

@@ -111,11 +111,6 @@ func TestRefusedOutputsKeepOrder(t *testing.T) {
 			plans(t, 3, func(t *testing.T, rng *rand.Rand) {
 				const partitions = 2
 				virtual(t, partitions, func(b *bed) {
-					// A broker never answers while a batch is still being handed over.
-					b.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-						b.cluster.SleepControl(func() { <-time.After(time.Millisecond) })
-						return nil, nil, false
-					})
 					commits := b.watchCommits()
 					opts := b.options()
 					opts.Window.Records = 16 + rng.IntN(200)

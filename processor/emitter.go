@@ -17,18 +17,10 @@ import (
 )
 
 // emit hands the outputs of released records to the producer, in order, and
-// settles records that have none.
-//
-// At least once it hands over what fits one batch, and nothing more while that is
-// in flight. When the producer gives an output up it gives up all that it holds of
-// that partition, but takes what comes next; so an output that was handed over
-// after that, and before we hear of it, would overtake those that are to be emitted
-// again (seen with a broker that was killed behind a proxy). Waiting costs a round
-// trip at most and makes requests larger. What is overtaken in a transaction is
-// aborted with it.
+// settles records that have none. All outputs of a turn of the loop are handed over
+// before any of them is sent.
 func (l *loop) emit(t *tenure) {
-	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn != nil && t.gone() ||
-		l.txn == nil && t.inFlight > 0 && !seeded.Bug("refusal-overtaken") {
+	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn != nil && t.gone() {
 		return
 	}
 	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
@@ -36,7 +28,6 @@ func (l *loop) emit(t *tenure) {
 	}
 	promise := l.acks.promise // bound once: each time is an allocation
 	end := min(t.released(), t.stopAt)
-	batch := 0
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
@@ -59,9 +50,17 @@ func (l *loop) emit(t *tenure) {
 			if o.acked {
 				continue
 			}
-			size := batchSize(&o.record)
-			if batch += size; batch > t.sink.maxBytes && batch > size && l.txn == nil {
-				return
+			sink := t.sink
+			if o.dead {
+				sink = t.deadSink
+			}
+			o.record.Partition = sink.partitionOf(o, l.opts.Output.ByKey)
+			if l.txn == nil {
+				lane := sink.lanes[o.record.Partition]
+				if !lane.open() {
+					return // until the answers have come
+				}
+				lane.take(o)
 			}
 			if !o.emitted {
 				o.emitted = true
@@ -69,19 +68,31 @@ func (l *loop) emit(t *tenure) {
 			}
 			l.handedOver = true
 			t.inFlight++
-			o.record.Partition = t.partition
-			if o.dead {
-				o.record.Partition %= int32(t.deadSink.partitions)
-			}
 			if seeded.Bug("settled-before-ack") {
 				l.acks.promise(&o.record, nil)
 				promise = nil
 			}
-			l.producer.Produce(o, &o.record, promise)
+			l.producer.Produce(context.Background(), &o.record, promise)
 		}
 	}
 	l.settleRun(t, from, t.emitNext)
 }
+
+// partitionOf is where an output goes: to the partition of its source, or by its
+// key to where Java clients would send it.
+func (s *sink) partitionOf(o *output, byKey bool) int32 {
+	switch source := o.tenure.partition; {
+	case !byKey && !o.dead:
+		return source
+	case o.dead || o.record.Key == nil:
+		return source % int32(s.partitions)
+	default:
+		return int32(byHash.Partition(&o.record, s.partitions))
+	}
+}
+
+// byHash has no state as far as records with a key go.
+var byHash = kgo.StickyKeyPartitioner(nil).ForTopic("")
 
 func (l *loop) settleRun(t *tenure, lo, hi resequence.Seq) {
 	if lo < hi && t.phase != closed && !seeded.Bug("filtered-never-settles") {
@@ -118,6 +129,14 @@ type acks struct {
 
 	mu      sync.Mutex
 	entries []ack
+	waiting int       // in Done
+	more    sync.Cond // told of each answer while somebody waits
+}
+
+func newAcks() *acks {
+	a := &acks{wake: make(chan struct{}, 1)}
+	a.more.L = &a.mu
+	return a
 }
 
 // An ack is the answer for the only outputs of the records [lo, hi), or for one
@@ -138,6 +157,12 @@ func (a *acks) promise(r *kgo.Record, err error) {
 		a.refused.Store(true)
 	}
 	a.mu.Lock()
+	if o.lane != nil {
+		o.lane.answer(err)
+		if a.waiting > 0 {
+			a.more.Broadcast()
+		}
+	}
 	wake := len(a.entries) == 0
 	if n := len(a.entries); n > 0 && err == nil && o.of == 1 && a.entries[n-1].extends(o) {
 		a.entries[n-1].hi++
@@ -174,6 +199,7 @@ func (a *acks) take(spare []ack) []ack {
 // answer settles the records whose outputs the producer has answered.
 func (l *loop) answer() {
 	entries := l.acks.take(l.spareAcks[:0])
+	refused := false
 	for i := range entries {
 		e := &entries[i]
 		t := e.tenure
@@ -182,20 +208,20 @@ func (l *loop) answer() {
 		}
 		t.inFlight -= int(e.hi - e.lo)
 		if e.err != nil {
+			refused = true
 			l.refuse(t, e.failed, e.err)
 		} else {
 			l.acknowledged(t, e.lo, e.hi)
 		}
 		if i+1 == len(entries) || entries[i+1].tenure != t {
 			l.budget.account(t)
-			switch {
-			case t.inFlight > 0 || l.txn != nil:
-			case t.refused != nil:
+			if t.refused != nil && t.inFlight == 0 && l.txn == nil {
 				l.emitAgain(t)
-			default:
-				l.emit(t) // what was finished meanwhile
 			}
 		}
+	}
+	if refused {
+		l.emitAll() // others may have waited for a lane to open
 	}
 	clear(entries)
 	l.spareAcks = entries
@@ -224,6 +250,9 @@ func (l *loop) acknowledged(t *tenure, lo, hi resequence.Seq) {
 func (l *loop) refuse(t *tenure, o *output, err error) {
 	if errors.Is(err, kgo.ErrClientClosed) {
 		return // the pipeline ends
+	}
+	if errors.Is(err, errOvertaking) && t.refused != nil {
+		return
 	}
 	if t.refused == nil {
 		t.refusedSince = l.now
@@ -265,7 +294,7 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 		if sink == nil {
 			return false // told by the watcher
 		}
-		err := sink.refuses(&o.record, batchSize(&o.record))
+		err := sink.refuses(&o.record)
 		switch {
 		case o.acked || err == nil:
 		case o.dead || l.opts.OnExhausted == Stop:
@@ -284,9 +313,8 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 }
 
 // refuses says why the topic can never take a record; nil if it can.
-// size is what batchSize says of it.
-func (s *sink) refuses(r *kgo.Record, size int) error {
-	if size > s.maxBytes {
+func (s *sink) refuses(r *kgo.Record) error {
+	if size := batchSize(r); size > s.maxBytes {
 		return fmt.Errorf("it has %d bytes, the topic's max.message.bytes is %d: raise that or mend the transform", size, s.maxBytes)
 	}
 	if s.compacted && r.Key == nil {
@@ -328,7 +356,6 @@ func (l *loop) emitAgain(t *tenure) {
 			return
 		}
 		t.refused = nil
-		t.misplaced.Store(false)
 		t.emitNext = resequence.Seq(t.tracker.Settled())
 		l.emit(t)
 	})

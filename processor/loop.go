@@ -28,7 +28,7 @@ type loop struct {
 	fetched  chan kgo.Fetches // from the poller
 	chunks   chan *chunk      // to the workers; has room for all of them
 	finished chan *chunk      // from the workers; has room for all of them
-	acks     acks             // from the producer
+	acks     *acks            // from the producer
 	calls    chan func()      // from everybody else: see do
 	lookNow  chan struct{}    // to the watcher; has room for one
 	quit     chan struct{}    // ends the loop
@@ -62,8 +62,9 @@ type loop struct {
 	attempts   [results]uint64
 	rebalances uint64
 	spareAcks  []ack
-	handedOver bool // outputs, to the producer in this turn
-	harvesting bool // a timer is set
+	handedOver bool               // outputs, to the producer in this turn
+	harvesting bool               // a timer is set
+	lanes      map[string][]*lane // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
 }
@@ -77,7 +78,7 @@ func newLoop(opts *Options) *loop {
 		fetched:  make(chan kgo.Fetches),
 		chunks:   make(chan *chunk, opts.Workers),
 		finished: make(chan *chunk, opts.Workers),
-		acks:     acks{wake: make(chan struct{}, 1)},
+		acks:     newAcks(),
 		calls:    make(chan func()),
 		lookNow:  make(chan struct{}, 1),
 		quit:     make(chan struct{}),
@@ -93,6 +94,7 @@ func newLoop(opts *Options) *loop {
 		pauses:   make(pauses),
 		problems: make(problems),
 
+		lanes:     make(map[string][]*lane),
 		recreated: make(map[string]string),
 		state:     "starting",
 		fatal:     make(chan error, 1),

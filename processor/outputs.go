@@ -1,7 +1,6 @@
 package processor
 
 import (
-	"context"
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -51,9 +50,11 @@ func (o *Outputs) Len() int { return o.n }
 // that the producer's promise finds its way back to the slot without a closure
 // or a map.
 type output struct {
-	context.Context
 	record kgo.Record
 	next   *output // of the same input
+
+	lane  *lane  // nil before it is handed over, and in transactions
+	place uint64 // in the lane
 
 	tenure  *tenure
 	seq     resequence.Seq
@@ -87,7 +88,6 @@ func (s *slab) output() *output {
 	}
 	s.outputs = s.outputs[:len(s.outputs)+1]
 	out := &s.outputs[len(s.outputs)-1]
-	out.Context = context.Background()
 	return out
 }
 

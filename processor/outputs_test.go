@@ -8,9 +8,12 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
 )
 
 func TestOutputTopic(t *testing.T) {
@@ -40,12 +43,10 @@ func TestOutputTopic(t *testing.T) {
 // would send them.
 func TestOutputPartition(t *testing.T) {
 	const n = 7
-	of := func(t *tenure, key []byte, partition int32) *kgo.Record {
-		return &kgo.Record{Key: key, Partition: partition, Context: &output{tenure: t}}
+	s := &sink{partitions: n}
+	from := func(partition int32, key []byte, dead bool) *output {
+		return &output{tenure: &tenure{partitionKey: partitionKey{"in", partition}}, record: kgo.Record{Key: key}, dead: dead}
 	}
-	source := partitioner{}.ForTopic("out")
-	byKey := partitioner{byKey: true, dead: "dead"}.ForTopic("out")
-	dead := partitioner{byKey: true, dead: "dead"}.ForTopic("dead")
 	for _, test := range []struct {
 		key  string
 		hash int32 // murmur2 of the key, as the tests of Kafka's own client have it
@@ -59,31 +60,18 @@ func TestOutputPartition(t *testing.T) {
 		{"", 275646681},
 	} {
 		key, want := []byte(test.key), int(test.hash&0x7fffffff)%n
-		if got := byKey.Partition(&kgo.Record{Key: key, Partition: 5}, n); got != want {
+		if got := s.partitionOf(from(5, key, false), true); int(got) != want {
 			t.Errorf("by key %q goes to partition %d, want %d", key, got, want)
 		}
-		if got := source.Partition(of(new(tenure), key, 5), n); got != 5 {
+		if got := s.partitionOf(from(5, key, false), false); got != 5 {
 			t.Errorf("key %q goes to partition %d, want that of the source, 5", key, got)
 		}
-		if got := dead.Partition(of(new(tenure), key, 3), n); got != 3 {
-			t.Errorf("the dead letter with key %q goes to partition %d, want the 3 that was chosen", key, got)
+		if got := s.partitionOf(from(10, key, true), true); got != 3 {
+			t.Errorf("the dead letter of partition 10 with key %q goes to partition %d of 7, want 3", key, got)
 		}
 	}
-	if got := byKey.Partition(&kgo.Record{Partition: 12}, n); got != 5 {
+	if got := s.partitionOf(from(12, nil, false), true); got != 5 {
 		t.Errorf("by key, without one, partition 12 of the source goes to %d of 7, want 5", got)
-	}
-	waiting := new(tenure)
-	if got := source.Partition(of(waiting, nil, 12), n); got != 12 {
-		t.Errorf("a source partition that the output lacks goes to %d, want 12, which the client refuses", got)
-	}
-	if got := source.Partition(of(waiting, nil, 12), 13); got < 13 {
-		t.Errorf("after that one the next goes to %d of 13, want one that the client refuses", got)
-	}
-	if got := source.Partition(of(new(tenure), nil, 12), 13); got != 12 {
-		t.Errorf("that of another tenure goes to %d of 13, want 12", got)
-	}
-	if !source.RequiresConsistency(nil) || !byKey.RequiresConsistency(nil) {
-		t.Error("outputs may go to another partition while theirs is down")
 	}
 }
 
@@ -259,4 +247,75 @@ func TestIdempotencyKey(t *testing.T) {
 	if again := in.IdempotencyKey(); again != first || first != "orders/3q2-7wABAgMEBQYHCAkKCw/3/42" {
 		t.Errorf("the keys of two attempts are %q and %q", first, again)
 	}
+}
+
+// The producer asks the first output of a batch whether it is done when nothing before
+// it is in flight. Done waits until the promises of those before it have been called, and
+// after a refusal it is closed until the lane is opened again.
+func TestLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAcks()
+		l := &lane{acks: a}
+		outs := make([]output, 6)
+		for i := range outs {
+			o := &outs[i]
+			o.tenure, o.seq, o.of, o.record.Context = &tenure{}, resequence.Seq(i), 1, o
+		}
+		next := 0
+		take := func() *output {
+			next++
+			l.take(&outs[next-1])
+			return &outs[next-1]
+		}
+		done := func(o *output) (waits, closed bool) {
+			waits = true
+			go func() {
+				closed = o.Done() != nil
+				waits = false
+			}()
+			synctest.Wait()
+			return waits, closed
+		}
+		heard := func() { a.take(nil) }
+
+		first := take()
+		if waits, closed := done(first); waits || closed || first.Err() != nil {
+			t.Fatal("the first output may not be sent")
+		}
+		second := take()
+		result := make(chan (<-chan struct{}))
+		go func() { result <- second.Done() }()
+		synctest.Wait()
+		a.promise(&first.record, nil)
+		if <-result != nil {
+			t.Fatal("an output may not be sent after the one before it was acknowledged")
+		}
+
+		third := take()
+		go func() { result <- third.Done() }()
+		synctest.Wait()
+		select {
+		case <-result:
+			t.Fatal("Done did not wait for the answer of the output before it")
+		default:
+		}
+		a.promise(&second.record, errors.New("refused"))
+		if <-result == nil || !errors.Is(third.Err(), errOvertaking) || !errors.Is(third.Err(), context.Canceled) {
+			t.Fatalf("an output may overtake a refused one; Err is %v", third.Err())
+		}
+		if l.open() {
+			t.Fatal("the lane opens with an output in flight")
+		}
+		a.promise(&third.record, third.Err())
+		if l.open() {
+			t.Fatal("the lane opens before the loop has heard of the refusal")
+		}
+		heard()
+		if !l.open() {
+			t.Fatal("the lane does not open though all is answered and heard")
+		}
+		if waits, closed := done(take()); waits || closed {
+			t.Fatal("nothing may be sent though the lane was opened again")
+		}
+	})
 }

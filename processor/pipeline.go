@@ -230,7 +230,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.WithHooks(dial),
-		kgo.RecordPartitioner(partitioner{byKey: p.opts.Output.ByKey, dead: p.opts.DeadLetterTopic}),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), // the emitter knows, and waits for a partition that is down
 		kgo.ProducerLinger(linger),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
@@ -248,47 +248,4 @@ type groupHook struct{ loop *loop }
 // OnGroupManageError is called by the client before it tries to join again.
 func (h groupHook) OnGroupManageError(err error) {
 	h.loop.do(func() { h.loop.groupFailed(err) })
-}
-
-// partitioner keeps outputs in the partition of their source, or spreads them by
-// key as Java clients do.
-type partitioner struct {
-	byKey bool
-	dead  string // the dead-letter topic, to which the emitter chooses the partition
-}
-
-// ForTopic returns the partitioner of one topic.
-func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
-	p.byKey = p.byKey && topic != p.dead
-	return topicPartitioner{p, kgo.StickyKeyPartitioner(nil).ForTopic(topic)}
-}
-
-type topicPartitioner struct {
-	partitioner
-	hash kgo.TopicPartitioner
-}
-
-// RequiresConsistency has the client wait for a partition that is down: no output
-// may go elsewhere.
-func (topicPartitioner) RequiresConsistency(*kgo.Record) bool { return true }
-
-// Partition returns the partition of an output among n. The client refuses one
-// that it does not know. It may get to know it while the outputs of a tenure are
-// being handed over: those that follow a refused one must be refused too.
-func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
-	switch {
-	case !p.byKey:
-		t := r.Context.(*output).tenure
-		if int(r.Partition) >= n {
-			t.misplaced.Store(true)
-		}
-		if t.misplaced.Load() {
-			return max(int(r.Partition), n)
-		}
-		return int(r.Partition)
-	case r.Key == nil:
-		return int(r.Partition) % n
-	default:
-		return p.hash.Partition(r, n)
-	}
 }

@@ -7,10 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/processor"
 )
@@ -99,23 +96,4 @@ func TestCommittedReachesTheEndBehindTransactions(t *testing.T) {
 		t.Error(err)
 	}
 	b.inOrder(0, 0, sent)
-}
-
-// Outputs are refused again and again while others are ready: none overtakes those
-// that were refused.
-func TestRefusedOutputsAreNotOvertaken(t *testing.T) {
-	const records = 20000
-	b := newBed(t, 1, nil)
-	b.produce("in", 0, 0, records)
-	var requests int
-	b.cluster.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.TopicAuthorizationFailed, Count: -1,
-		When: func(kmsg.Request) bool { requests++; return requests%10 == 0 && requests < 200 },
-	})
-	r := b.run(b.options(), jittered(2*time.Millisecond))
-	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
-	b.inOrder(0, 0, records)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -91,8 +90,7 @@ type tenure struct {
 	// partition is emitted until those before it are answered.
 	refused      error
 	refusedSince time.Time
-	refusals     int         // in a row
-	misplaced    atomic.Bool // the client does not know the partition; set by the partitioner
+	refusals     int // in a row
 
 	committed    offsets.Next
 	hasCommitted bool

@@ -325,7 +325,6 @@ func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
 		}
 		t.emitNext, t.inFlight = first, 0
 		t.refused = nil
-		t.misplaced.Store(false)
 		l.budget.account(t)
 	}
 }

@@ -80,8 +80,9 @@ type sighting struct {
 // A sink is an output topic that exists.
 type sink struct {
 	partitions int
-	maxBytes   int  // of one batch: max.message.bytes
-	compacted  bool // takes no record without a key
+	maxBytes   int     // of one batch: max.message.bytes
+	compacted  bool    // takes no record without a key
+	lanes      []*lane // of its partitions, one at least for each; filled in by the loop
 }
 
 // A logEnd is where a partition ends for writers and for readers of committed
@@ -101,6 +102,11 @@ func (l *loop) watched(found sighting) {
 	limits := make(map[string]int32, len(found.sinks))
 	for topic, s := range found.sinks {
 		limits[topic] = int32(s.maxBytes)
+		lanes := l.lanes[topic]
+		for len(lanes) < s.partitions {
+			lanes = append(lanes, &lane{acks: l.acks})
+		}
+		l.lanes[topic], s.lanes = lanes, lanes
 	}
 	if len(limits) > 0 {
 		l.batchLimits.Store(&limits)
