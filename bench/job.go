@@ -27,8 +27,9 @@ type job struct {
 	Window  int
 	// Latency and Sigma describe the log-normal time of the transform; without a
 	// latency it passes records on.
-	Latency time.Duration
-	Sigma   float64
+	Latency     time.Duration
+	Sigma       float64
+	ExactlyOnce bool // in transactions of 100 ms
 	// Stuck has one record of partition 0 take for ever.
 	Stuck bool
 	// Others waits for the records of the other partitions only.
@@ -153,12 +154,14 @@ func (j job) bare(ctx context.Context) error {
 func (j job) pipeline(ctx context.Context) error {
 	pipeline, err := processor.New(processor.Options{
 		Name:         "bench",
+		Instance:     "bench",
 		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...)},
 		Source:       processor.Source{Topics: []string{j.In}, Group: j.Group},
 		Output:       processor.Output{Topic: j.Out},
 		Workers:      j.Workers,
 		Window:       processor.Window{Records: j.Window},
 		DrainTimeout: time.Second,
+		ExactlyOnce:  j.ExactlyOnce,
 	}, j.transform())
 	if err != nil {
 		return err

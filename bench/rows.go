@@ -31,10 +31,13 @@ var (
 	pass      = job{Workers: workers, Window: window}
 	lognormal = job{Workers: workers, Window: window, Latency: 10 * time.Millisecond, Sigma: 1}
 	bareLoop  = job{Bare: true}
+	onceOnly  = job{Workers: workers, Window: window, ExactlyOnce: true}
 )
 
 // rows are what is measured. Slow transforms take a log-normal time of mean 10 ms
 // and sigma 1. Of the rows with a stuck record the other partitions are counted.
+// Exactly once, a window holds what is emitted in 100 ms and waits for its
+// transaction: 30,000 records and more at full speed.
 var rows = []row{
 	{
 		name:  "pass, 100 B / bare loop",
@@ -45,6 +48,16 @@ var rows = []row{
 		name:  "pass, 1 KiB / bare loop",
 		input: topic{partitions: 6, records: 300_000, size: 1024},
 		a:     pass, b: &bareLoop, bar: 0.85, pairs: 9,
+	},
+	{
+		name:  "pass, 100 B, exactly once / at least once",
+		input: topic{partitions: 6, records: 1_500_000, size: 100},
+		a:     with(onceOnly, 65536), b: new(with(pass, 65536)), bar: 0.80, pairs: 7,
+	},
+	{
+		name:  "pass, 1 KiB, exactly once / at least once",
+		input: topic{partitions: 6, records: 300_000, size: 1024},
+		a:     onceOnly, b: &pass, pairs: 7,
 	},
 	{
 		name:  "slow, 1 partition / 64 workers by 10 ms",
@@ -153,7 +166,7 @@ func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error
 		return result{}, err
 	}
 	if check || !j.Bare && j.Latency > 0 {
-		if err := b.verify(ctx, j.Out, want); err != nil {
+		if err := b.verify(ctx, j.Out, want, j.ExactlyOnce); err != nil {
 			return result{}, err
 		}
 	}

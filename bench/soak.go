@@ -267,7 +267,7 @@ func (s *soaking) finish(ctx context.Context) error {
 	if code := s.program.ExitCode(); code != 0 {
 		return fmt.Errorf("the program ended with exit code %d", code)
 	}
-	return s.bed.verify(ctx, soakOut, s.produced)
+	return s.bed.verify(ctx, soakOut, s.produced, false)
 }
 
 // memory is what /proc says of the memory of a process, in MiB.
