@@ -117,9 +117,10 @@ var over = func() context.Context {
 	return ctx
 }()
 
-// linger is how long the producer would wait by itself for more outputs: far longer than
-// a turn of the loop, which ends the waiting.
-const linger = time.Second
+// linger is how long the producer would wait by itself for more outputs: longer than
+// most turns of the loop, which end the waiting. It alone sends the first outputs to a
+// topic that the producer had to get to know, and so has not sent when it was told.
+const linger = 5 * time.Millisecond
 
 // acks carries the producer's answers to the loop. Answers of consecutive records
 // are one entry, so that at full speed the loop handles runs.

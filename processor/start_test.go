@@ -155,3 +155,21 @@ func TestOutputsLeaveAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// The first outputs are sent as soon as the producer knows their topic, which it is told
+// to get to know by being handed them.
+func TestFirstOutputsLeaveAtOnce(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		b.produce("in", 0, 0, 10)
+		began := time.Now()
+		r := b.run(b.options(), processor.TransformFunc(passOn))
+		b.step = time.Millisecond
+		b.eventually("the outputs are there", func() bool { return b.end("out", 0) == 10 })
+		if took := time.Since(began); took > 100*time.Millisecond {
+			b.t.Errorf("it took %v", took)
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+}
