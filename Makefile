@@ -39,6 +39,7 @@ test: test-unit test-virtual test-node test-integration ## Run every test (under
 
 test-unit: | $(RESULTS)
 	$(GOTEST) --jsonfile $(RESULTS)/unit.json -- -race -shuffle=on -timeout 5m $(UNIT)
+	$(GOTEST) --jsonfile $(RESULTS)/explore.json -- -timeout 5m ./internal/explore # not built with -race
 
 test-virtual: | $(RESULTS) # rebalances in virtual time
 	$(GOTEST) --jsonfile $(RESULTS)/virtual.json -- -race -shuffle=on -timeout 5m -tags synctests ./processor/...

@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"examples/":     {"processor", "transform", "kafka", "admin"},
 
 	"internal/archtest":  {},
+	"internal/explore":   {"resequence", "offsets"},
 	"internal/seeded":    {},
 	"internal/testkafka": {},
 	"internal/history":   {},
