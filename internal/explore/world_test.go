@@ -140,8 +140,7 @@ func (r *rules) steps(w world, try func(step, world, error)) (goesOn bool) {
 				r.handOver(w, i, p, next, fault)
 			}
 			if in.life == up && w.parts[p].owner == nobody {
-				w2, err := r.assign(w, i, p)
-				next(step{what: "gets partition", instance: i, part: p}, w2, err)
+				next(step{what: "gets partition", instance: i, part: p}, r.assign(w, i, p), nil)
 			}
 		}
 		r.commits(w, i, next)
@@ -225,7 +224,7 @@ func (w *world) beyond(p uint8) bool {
 	return false
 }
 
-func (r *rules) assign(w world, i, p uint8) (world, error) {
+func (r *rules) assign(w world, i, p uint8) world {
 	part := &w.parts[p]
 	from := offsets.Next(part.committed)
 	if r.mistake == startBehind {
@@ -236,7 +235,7 @@ func (r *rules) assign(w world, i, p uint8) (world, error) {
 	w.held[i][p] = held{state: r.tenures.begin(p, from), committed: part.committed, repeats: part.unclean || zombie}
 	part.owner, part.unclean = i, false
 	w.rebalanced(r)
-	return w, nil
+	return w
 }
 
 // rebalanced begins another generation: commits of the last one are refused, which
