@@ -2,12 +2,14 @@ package processor_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
 
 	"seriatim/processor"
 )
@@ -96,4 +98,24 @@ func TestCommittedReachesTheEndBehindTransactions(t *testing.T) {
 		t.Error(err)
 	}
 	b.inOrder(0, 0, sent)
+}
+
+// When Run has returned nothing of the pipeline goes on.
+func TestRunLeavesNothingBehind(t *testing.T) {
+	for _, exactlyOnce := range []bool{false, true} {
+		t.Run(fmt.Sprintf("exactly once %v", exactlyOnce), func(t *testing.T) {
+			b := newBed(t, 2, nil)
+			b.produceToAll(2, 0, 1000)
+			before := goleak.IgnoreCurrent()
+			opts := b.options()
+			opts.ExactlyOnce = exactlyOnce
+			r := b.run(opts, jittered(2*time.Millisecond))
+			b.caughtUp(2)
+			if err := r.stop(); err != nil {
+				t.Error(err)
+			}
+			// The broker's side of the connections ends a moment later, and is waited for.
+			goleak.VerifyNone(t, before)
+		})
+	}
 }
