@@ -223,4 +223,9 @@ func grant(t *testing.T, acls *kadm.ACLBuilder) {
 			t.Fatalf("%+v", acl)
 		}
 	}
+	await(t, patience, "the broker to know what is granted", func() (bool, string) {
+		known, err := bed.admin.DescribeACLs(t.Context(), acls)
+		missing := slices.ContainsFunc(known, func(k kadm.DescribeACLsResult) bool { return k.Err != nil || len(k.Described) == 0 })
+		return err == nil && !missing, fmt.Sprintf("%v, %v", known, err)
+	})
 }
