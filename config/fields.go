@@ -167,13 +167,13 @@ var pipelineFields = []*field{
 		{key: "max_elapsed", kind: duration, def: "0s", doc: "No further attempt after this time since the first; 0s is no limit."},
 	}},
 	{key: "hedge", kind: object, unbuilt: true, doc: "A second call for a slow attempt."},
-	{key: "on_exhausted", kind: text, def: "stop", enum: []string{"stop", "dead_letter", "drop"}, unbuiltValues: []string{"hold"}, doc: "What to do when the attempts are used up, or a worker rejects the record. `stop`: the partition stops, with the reason shown, until a restart or a reassignment tries again; others go on. `dead_letter`: the record goes to `dead_letter.topic`, in its turn. `drop`: it is logged and counted."},
+	{key: "on_exhausted", kind: text, def: "stop", enum: []string{"stop", "dead_letter", "drop"}, unbuiltValues: []string{"hold"}, doc: "What to do when the attempts are used up, a worker rejects the record, or its topic does not take an output (`max.message.bytes`, before compression; a null key where it is compacted). `stop`: the partition stops, with the reason shown, until a restart or a reassignment tries again; others go on. `dead_letter`: the record goes to `dead_letter.topic`, in its turn. `drop`: it is logged and counted."},
 	{key: "dead_letter", kind: object, doc: "Where exhausted records go; given if and only if `on_exhausted` is `dead_letter`.", fields: []*field{
 		{key: "topic", kind: text, required: true, form: topicForm, formDoc: nameDoc, doc: "Topic that takes the record untouched, with headers (KIP-1191) that say where it came from and what went wrong."},
 	}},
 	{key: "output", kind: object, required: true, doc: "Where results go.", fields: []*field{
 		{key: "topic", kind: text, required: true, form: templateForm, formDoc: "a topic name, which may hold {topic} and {1} to {9}", doc: "Output topic. `{topic}` is the name of the input topic, `{1}` the first group of `topics_regex`."},
-		{key: "partition", kind: text, def: "source", enum: []string{"source", "key"}, doc: "The partition of the source, or one by a hash of the key as Java clients do it."},
+		{key: "partition", kind: text, def: "source", enum: []string{"source", "key"}, doc: "The partition of the source, or one by a hash of the key as Java clients do it. With `source`, partitions that the output topic lacks are not emitted and keep the instance from being ready; the others go on."},
 		{key: "provenance", kind: boolean, def: "true", doc: "Add the headers `seriatim.source` (topic/partition/offset) and, for several outputs of one record, `seriatim.output`."},
 	}},
 	{key: "delivery", kind: text, def: "at_least_once", enum: []string{"at_least_once", "exactly_once"}, doc: "What a crash may do: repeat outputs, or nothing that readers of committed records see. `exactly_once` puts outputs, dead letters and offsets into transactions and needs Kafka 4.0."},

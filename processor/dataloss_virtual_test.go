@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -226,10 +228,7 @@ func TestRecreatedTopic(t *testing.T) {
 				opts.ExactlyOnce = test.exactlyOnce
 				opts.Source.Topics = []string{"in", "other"}
 				if test.old {
-					old := kversion.V4_0_0()
-					old.SetMaxKeyVersion(int16(kmsg.OffsetCommit), 9)
-					old.SetMaxKeyVersion(int16(kmsg.TxnOffsetCommit), 5)
-					opts.Client = append(opts.Client[:len(opts.Client):len(opts.Client)], kgo.MaxVersions(old))
+					opts.Client = append(opts.Client[:len(opts.Client):len(opts.Client)], kgo.MaxVersions(kversion.V4_0_0()))
 				}
 				if !test.idle {
 					b.produce("in", 0, 0, 100)
@@ -307,6 +306,38 @@ func TestRecreatedTopic(t *testing.T) {
 				if got := b.values("out", 0); len(got) < 10 || got[len(got)-10] != "200" || got[len(got)-1] != "209" {
 					b.t.Errorf("outputs end in %v, want 200 to 209", got)
 				}
+			})
+		})
+	}
+}
+
+// The input topic cannot be seen for a while, as when a right is taken away: nothing
+// is committed meanwhile, and then it goes on where it was.
+func TestTopicThatIsHiddenForAWhile(t *testing.T) {
+	for _, exactlyOnce := range []bool{false, true} {
+		t.Run(fmt.Sprintf("exactlyOnce=%v", exactlyOnce), func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				opts := b.options()
+				opts.ExactlyOnce = exactlyOnce
+				r := b.run(opts, processor.TransformFunc(passOn))
+				b.produce("in", 0, 0, 100)
+				b.caughtUp(1)
+				hidden := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "in", Err: kerr.TopicAuthorizationFailed, Count: -1})
+				b.eventually("the reason is told", func() bool { return strings.Contains(b.problem(r, "in/0"), "the topic is not there") })
+				commits := b.watchTopic("in", b.cluster.TopicInfo("in").TopicID)
+				<-time.After(time.Minute)
+				if n := commits.Load(); n > 0 {
+					b.t.Errorf("%d requests commit an offset of a topic that may be another one", n)
+				}
+				hidden.Remove()
+				b.forget()
+				b.produce("in", 0, 100, 200)
+				b.caughtUp(1)
+				b.eventually("nothing is wrong any more", func() bool { return len(b.status(r).Problems) == 0 })
+				if err := r.stop(); err != nil {
+					b.t.Error(err)
+				}
+				b.inOrder(0, 0, 200)
 			})
 		})
 	}
