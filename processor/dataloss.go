@@ -171,8 +171,13 @@ func (l *loop) decide(t *tenure, missing loss, log extent) {
 }
 
 // jump has t go on at a later offset, in the same tenure: the step is a record
-// without a topic that settles when those before it have.
+// without a topic that settles when those before it have. If there are none, another
+// tenure begins there: it learns the id of the topic from its first fetch.
 func (l *loop) jump(t *tenure, to offsets.Next) {
+	if t.window.Next() == 0 && len(t.spill) == 0 {
+		l.move(l.anew(t), to)
+		return
+	}
 	if to > t.tracker.Position() {
 		l.receive(t, []*kgo.Record{{
 			Partition: t.partition, Offset: int64(to) - 1, LeaderEpoch: -1, Timestamp: l.now,

@@ -124,7 +124,13 @@ func TestCommittedOffsetIsDeleted(t *testing.T) {
 				b.produceToAll(2, 0, 100)
 				b.setCommitted(20, 0)
 				b.deleteRecords(60)
-				r := b.run(opts, processor.TransformFunc(passOn))
+				id := b.cluster.TopicInfo("in").TopicID
+				r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					if in.TopicID != id { // it is in the idempotency key
+						t.Errorf("in/%d offset %d has the topic id %x, want %x", in.Partition, in.Offset, in.TopicID, id)
+					}
+					return passOn(ctx, in, out)
+				}))
 				b.eventually("the other partition goes on", func() bool { return b.committed(1) == 100 })
 				if policy == processor.LossStop {
 					b.stops(r, "offsets 20 to 59 (40 records at most) are gone", "on_data_loss",
