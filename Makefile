@@ -35,7 +35,7 @@ build-all: bin/seriatim-linux-amd64 bin/seriatim-linux-arm64 bin/seriatim-darwin
 bin/seriatim-%: FORCE
 	GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) $(BUILD) -o $@ ./cmd/seriatim
 
-test: test-unit test-virtual test-node test-integration ## Run every test (under 15 minutes on 2 cores)
+test: test-unit test-virtual test-node test-integration test-chaos ## Run every test (under 15 minutes on 2 cores)
 
 test-unit: | $(RESULTS)
 	$(GOTEST) --jsonfile $(RESULTS)/unit.json -- -race -shuffle=on -timeout 5m $(UNIT)
@@ -49,6 +49,9 @@ test-node: | $(RESULTS)
 
 test-integration: | $(RESULTS) # the built binary on a real Kafka
 	$(GOTEST) --jsonfile $(RESULTS)/integration.json -- -count=1 -parallel 4 -timeout 15m ./integration/...
+
+test-chaos: | $(RESULTS) # a short run of kills on three nodes, in both deliveries
+	$(GOTEST) --jsonfile $(RESULTS)/chaos.json -- -tags chaos -count=1 -timeout 15m -run TestChaos ./integration/chaos -args -plan kills -for 25s
 
 lint: ## Check style, mistakes, formatting and go.mod
 	$(TOOL) golangci-lint run ./...
@@ -94,4 +97,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration lint fmt bench soak plans chaos chaos-all fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench soak plans chaos chaos-all fuzz clean FORCE
