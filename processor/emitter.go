@@ -46,21 +46,15 @@ func (l *loop) emit(t *tenure) {
 		if l.txn != nil && !l.join(t) {
 			return
 		}
+		if !l.direct(t, s) {
+			return // until the answers have come
+		}
 		for o := s.outputs; o != nil; o = o.next {
 			if o.acked {
 				continue
 			}
-			sink := t.sink
-			if o.dead {
-				sink = t.deadSink
-			}
-			o.record.Partition = sink.partitionOf(o, l.opts.Output.ByKey)
-			if l.txn == nil {
-				lane := sink.lanes[o.record.Partition]
-				if !lane.open() {
-					return // until the answers have come
-				}
-				lane.take(o)
+			if o.lane != nil {
+				o.lane.take(o)
 			}
 			if !o.emitted {
 				o.emitted = true
@@ -76,6 +70,28 @@ func (l *loop) emit(t *tenure) {
 		}
 	}
 	l.settleRun(t, from, t.emitNext)
+}
+
+// direct finds where the outputs of a record go, and reports whether they may go there
+// now: all or none, because the next call begins with the first one again.
+func (l *loop) direct(t *tenure, s *slot) bool {
+	for o := s.outputs; o != nil; o = o.next {
+		sink := t.sink
+		if o.dead {
+			sink = t.deadSink
+		}
+		if o.acked {
+			continue
+		}
+		o.record.Partition = sink.partitionOf(o, l.opts.Output.ByKey)
+		if l.txn == nil {
+			o.lane = sink.lanes[o.record.Partition]
+			if !o.lane.open() {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // partitionOf is where an output goes: to the partition of its source, or by its

@@ -319,3 +319,50 @@ func TestLane(t *testing.T) {
 		}
 	})
 }
+
+// A record has an output for an open lane and one for a lane that is closed. None is
+// handed over before both may be: the first one would be handed over twice.
+func TestOutputsWaitForAllOfTheirLanes(t *testing.T) {
+	p, err := New(Options{
+		Name: "test", Instance: "one", Client: []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")},
+		Source: Source{Topics: []string{"in"}, Group: "group"}, Output: Output{Topic: "out", ByKey: true},
+	}, TransformFunc(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := p.loop
+	if l.producer, err = kgo.NewClient(p.opts.Client...); err != nil {
+		t.Fatal(err)
+	}
+	defer l.producer.Close()
+	source := newTenure(partitionKey{"in", 0}, l.opts, new(counters), l.now)
+	l.tenures[source.partitionKey] = source
+	lanes := []*lane{{acks: l.acks}, {acks: l.acks}}
+	source.sink = &sink{partitions: 2, maxBytes: defaultBatch, lanes: lanes}
+	l.budget.assign(l.tenures)
+	l.place(source, 0)
+	l.receive(source, []*kgo.Record{{Topic: "in"}})
+
+	var key [2][]byte // of each output partition
+	for i := byte(0); key[0] == nil || key[1] == nil; i++ {
+		key[byHash.Partition(&kgo.Record{Key: []byte{i}}, 2)] = []byte{i}
+	}
+	second := &output{tenure: source, of: 2, record: kgo.Record{Topic: "out", Key: key[1]}}
+	first := &output{tenure: source, of: 2, record: kgo.Record{Topic: "out", Key: key[0]}, next: second}
+	others := &output{tenure: &tenure{}, of: 1}
+	first.record.Context, second.record.Context, others.record.Context = first, second, others //nolint:fatcontext // an output is the context of its own record
+	lanes[1].take(others)
+	lanes[1].refused.Store(true)
+	l.fill(source, 0, first, 2, 0)
+	l.advance(source)
+	l.emit(source)
+	if lanes[0].handed != 0 || lanes[1].handed != 1 {
+		t.Fatalf("%d and %d are handed over, want none and that of another source", lanes[0].handed, lanes[1].handed)
+	}
+	l.acks.promise(&others.record, nil)
+	l.acks.take(nil)
+	l.emit(source)
+	if lanes[0].handed != 1 || lanes[1].handed != 2 || source.inFlight != 2 {
+		t.Errorf("%d and %d are handed over, %d in flight, want 1, 2 and 2", lanes[0].handed, lanes[1].handed, source.inFlight)
+	}
+}
