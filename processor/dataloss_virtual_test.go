@@ -343,6 +343,29 @@ func TestTopicThatIsHiddenForAWhile(t *testing.T) {
 	}
 }
 
+// A pipeline that ends while its topic cannot be seen does not wait for records that
+// it may not commit.
+func TestDrainWhileTheTopicIsHidden(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		opts := b.options()
+		b.produce("in", 0, 0, 10)
+		r := b.run(opts, gate(5, nil))
+		b.eventually("what is before the record that hangs is committed", func() bool { return b.committed(0) == 5 })
+		b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "in", Err: kerr.TopicAuthorizationFailed, Count: -1})
+		b.eventually("the reason is told", func() bool { return strings.Contains(b.problem(r, "in/0"), "the topic is not there") })
+		began := time.Now()
+		if err := r.stop(); err != nil {
+			b.t.Error(err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			b.t.Errorf("it took %v to stop", took)
+		}
+		if at := b.committed(0); at != 5 {
+			b.t.Errorf("committed %d, want 5 as before", at)
+		}
+	})
+}
+
 // others writes records to the topic "other" and waits until they are committed.
 func others(b *bed, from, to int) {
 	b.t.Helper()
