@@ -114,9 +114,11 @@ type Window struct {
 	Bytes   int64 `key:"bytes"`   // of the whole pipeline
 }
 
-// Transform says what becomes of a record: exactly one field is not nil.
+// Transform says what becomes of a record: exactly one field is not nil, or not
+// empty.
 type Transform struct {
 	HTTP     *HTTP     `key:"http"`
+	JQ       string    `key:"jq"` // a program that compiles
 	Pass     *Pass     `key:"pass"`
 	Simulate *Simulate `key:"simulate"`
 }

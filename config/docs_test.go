@@ -107,7 +107,7 @@ func row(f *field, path string) string {
 func valueDoc(f *field) string {
 	doc := map[kind]string{
 		object: "", text: "text", secret: "text", integer: "whole number", number: "number", boolean: "`true`, `false`",
-		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time",
+		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time", program: "jq program",
 	}[f.kind]
 	switch {
 	case f.kind == list && f.maxItems > 0:

@@ -20,6 +20,7 @@ const (
 	size                 // int64, bytes
 	pattern              // *regexp.Regexp
 	start                // Start
+	program              // string, in the jq language
 )
 
 // A field describes one key: what the loader accepts, what the schema and the
@@ -144,7 +145,7 @@ var pipelineFields = []*field{
 		{key: "records", kind: integer, def: "16384", min: "1", max: "16777216", doc: "Records of one partition. Make it many times `workers`, or finished records waiting for a slow one leave workers idle."},
 		{key: "bytes", kind: size, def: "128MiB", min: "64KiB", max: "1TiB", doc: "Bytes of the whole pipeline: keys, values and headers of inputs and outputs, and 256 B a record."},
 	}},
-	{key: "transform", kind: object, required: true, oneOf: []string{"http", "pass", "simulate", "exec", "jq"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
+	{key: "transform", kind: object, required: true, oneOf: []string{"http", "jq", "pass", "simulate", "exec"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
 		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
 			{key: "urls", kind: list, required: true, minItems: 1, maxItems: 1, doc: "Address that each record is posted to.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
@@ -158,7 +159,7 @@ var pipelineFields = []*field{
 			{key: "seed", kind: integer, def: "1", min: "0", max: "9007199254740991", doc: "Seed of times and failures."},
 		}},
 		{key: "exec", kind: object, unbuilt: true, doc: "A subprocess."},
-		{key: "jq", kind: text, unbuilt: true, doc: "A jq program."},
+		{key: "jq", kind: program, doc: "A program in the jq language that makes the outputs: of the value, which must be JSON, and of `$key`, `$headers`, `$timestamp`, `$topic`, `$partition`, `$offset`."},
 	}},
 	{key: "retry", kind: object, doc: "How failed attempts are repeated, with full jitter. Waiting holds no worker.", fields: []*field{
 		{key: "attempts", kind: integer, def: "5", min: "1", max: "1000000", doc: "Attempts at a record, the first included."},

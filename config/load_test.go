@@ -73,6 +73,12 @@ func TestEverySettingArrives(t *testing.T) {
 			Commit:      Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}, DrainTimeout: 10 * time.Second,
 		}},
 	}
+	items := want.Pipelines[1]
+	items.Name = "split"
+	items.Input.Topics, items.Input.TopicsRegex, items.Input.Group, items.Input.Start = []string{"baskets"}, nil, "seriatim.split", Start{}
+	items.Transform = Transform{JQ: "# one output for each item\n.items[] | {id, customer: $key}\n"}
+	items.Output.Topic = "items"
+	want.Pipelines = append(want.Pipelines, items)
 	// A zone is a pointer: compare the instants, then all the rest.
 	got := cfg.Pipelines[0].Input.Start.Time
 	if start := &want.Pipelines[0].Input.Start; got.Equal(start.Time) {

@@ -60,6 +60,9 @@ func node(f *field, v reflect.Value) *yaml.Node {
 		}
 		return textNode(escape(strings.TrimSuffix(strings.TrimPrefix(value.String(), wholeOpen), wholeClose)))
 	case string:
+		if f.kind == program && value == "" {
+			return nil
+		}
 		return textNode(escape(value))
 	case Start:
 		return textNode(value.String())

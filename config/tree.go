@@ -103,8 +103,12 @@ func describe(n *yaml.Node) string {
 	}
 }
 
-// braceHint explains {topic} without quotes, which YAML reads as a mapping.
+// braceHint explains {topic}, or a program, without quotes, which YAML reads as a
+// mapping or a list.
 func braceHint(n *yaml.Node, f *field) string {
+	if f.kind == program {
+		return "; put the program in quotes, or below a |"
+	}
 	if f.kind == text && n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 && n.Content[1].ShortTag() == "!!null" {
 		return "; put braces in quotes: \"{" + n.Content[0].Value + "}…\""
 	}

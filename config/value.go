@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"seriatim/internal/jq"
 )
 
 // setText parses s as a value of the scalar field f and stores it in v. The
@@ -25,6 +27,11 @@ func setText(f *field, v reflect.Value, s, shown string) error {
 		}
 	}
 	switch f.kind {
+	case program:
+		if _, err := jq.Compile(s); err != nil {
+			return err
+		}
+		v.SetString(s)
 	case secret:
 		v.Set(reflect.ValueOf(NewSecret(s)))
 	case text:

@@ -193,7 +193,7 @@ func (l *loader) scalar(n *yaml.Node, f *field, v reflect.Value, p place) {
 				l.problem(p, n, "%v", err)
 				return
 			}
-		case f.kind == text || f.kind == secret || f.kind == pattern:
+		case f.kind == text || f.kind == secret || f.kind == pattern || f.kind == program:
 			hint = "; put it in quotes"
 		case n.ShortTag() == "!!str" && setText(f, reflect.New(v.Type()).Elem(), s, shown) == nil:
 			hint = "; leave the quotes away"

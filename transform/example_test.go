@@ -91,3 +91,23 @@ func ExamplePass() {
 	fmt.Printf("%s: %s %s=%s %v\n", out[0].Key, out[0].Value, out[0].Headers[0].Key, out[0].Headers[0].Value, err)
 	// Output: k: v h=1 <nil>
 }
+
+// A jq program makes any number of outputs.
+func ExampleJQ() {
+	items, err := transform.JQ(transform.JQOptions{Program: `.items[] | {id, customer: $key}`})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	out, err := processor.Call(context.Background(), items, processor.Input{
+		Record: &kgo.Record{Key: []byte("c7"), Value: []byte(`{"items": [{"id": 1, "price": 2}, {"id": 12345678901234567890}]}`)},
+	})
+	for _, record := range out {
+		fmt.Printf("%s\n", record.Value)
+	}
+	fmt.Println(err)
+	// Output:
+	// {"customer":"c7","id":1}
+	// {"customer":"c7","id":12345678901234567890}
+	// <nil>
+}

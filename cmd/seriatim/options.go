@@ -91,6 +91,8 @@ func transformOf(c config.Pipeline) (processor.Transform, error) {
 	switch t := c.Transform; {
 	case t.HTTP != nil:
 		return transform.HTTP(httpOptions(*t.HTTP, c.Workers))
+	case t.JQ != "":
+		return transform.JQ(transform.JQOptions{Program: t.JQ})
 	case t.Simulate != nil:
 		return transform.Simulate(simulateOptions(*t.Simulate)), nil
 	default:

@@ -21,9 +21,9 @@ const anything = "*"
 var imports = map[string][]string{
 	"resequence": {"internal/seeded"},
 	"offsets":    {"internal/seeded"},
-	"config":     {},
+	"config":     {"internal/jq"},
 	"processor":  {"resequence", "offsets", "internal/seeded"},
-	"transform":  {"processor"},
+	"transform":  {"processor", "internal/jq"},
 	"kafka":      {"processor"},
 	"admin":      {"processor"},
 
@@ -33,6 +33,7 @@ var imports = map[string][]string{
 
 	"internal/archtest":  {},
 	"internal/explore":   {"resequence", "offsets"},
+	"internal/jq":        {},
 	"internal/seeded":    {},
 	"internal/testkafka": {},
 	"internal/history":   {},
