@@ -25,6 +25,9 @@ type Input struct {
 	TopicID [16]byte
 	// Attempt counts the attempts at this record from 1.
 	Attempt int
+	// Last is the error of the attempt before, which may not have counted; nil if
+	// this is the first since the partition was assigned.
+	Last error
 }
 
 // IdempotencyKey names the record in the same words at every attempt, also

@@ -3,7 +3,9 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,42 @@ func TestFailedRecordsAreAttemptedAgain(t *testing.T) {
 		t.Errorf("Run returned %v, want nil", err)
 	}
 	b.inOrder(0, 0, records)
+}
+
+// Each attempt is given the error of the one before at its own record, counted or
+// not; the first is given none.
+func TestAttemptsKnowTheErrorBefore(t *testing.T) {
+	const records = 50
+	b := newBed(t, 1, nil)
+	b.produce("in", 0, 0, records)
+	opts := b.options()
+	opts.Retry.Initial, opts.Retry.Max = time.Millisecond, time.Millisecond
+	var mu sync.Mutex
+	last := make(map[int64]error)
+	down := true
+	r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if in.Last != last[in.Offset] { //nolint:errorlint // the very same
+			t.Errorf("offset %d, attempt %d: got error %v of the attempt before, want %v", in.Offset, in.Attempt, in.Last, last[in.Offset])
+		}
+		err := &processor.Failure{Kind: processor.Retry, Err: fmt.Errorf("attempt %d at offset %d", in.Attempt, in.Offset)}
+		switch {
+		case in.Offset == 0 && down:
+			err.Kind, down = processor.Deployment, false
+		case in.Attempt > 2:
+			return passOn(ctx, in, out)
+		}
+		last[in.Offset] = err
+		return err
+	}))
+	b.caughtUp(1)
+	if err := r.stop(); err != nil {
+		t.Errorf("Run returned %v, want nil", err)
+	}
+	if len(last) != records {
+		t.Errorf("%d records failed, want all %d", len(last), records)
+	}
 }
 
 // All records fail; the first needs longest to use its attempts up. The partition

@@ -160,7 +160,11 @@ func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
 	if s.first == 0 {
 		s.first = nanos
 	}
-	c.attempts = append(c.attempts, attempt{seq: seq, record: s.record, number: int(s.begun)})
+	a := attempt{seq: seq, record: s.record, number: int(s.begun)}
+	if s.failed != nil {
+		a.last = s.failed.err
+	}
+	c.attempts = append(c.attempts, a)
 }
 
 // done takes back a chunk that a worker has finished.

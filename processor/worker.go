@@ -33,7 +33,8 @@ type chunk struct {
 type attempt struct {
 	seq    resequence.Seq
 	record *kgo.Record
-	number int // 1-based
+	number int   // 1-based
+	last   error // of the attempt before
 
 	ran     bool
 	outputs *output
@@ -79,7 +80,7 @@ func (c *chunk) run(transform Transform, opts *Options) {
 
 func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
 	t, s, out := c.tenure, &c.slab, &c.outputs
-	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number}
+	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last}
 	*out = Outputs{in: a.record, slab: s}
 	a.ran = true
 	if a.err = call(t.ctx, transform, in, out); a.err != nil {
