@@ -123,10 +123,11 @@ type Transform struct {
 	Simulate *Simulate `key:"simulate"`
 }
 
-// HTTP asks a worker for each record. URLs has one entry.
+// HTTP asks a worker for each record. URLs has at least one entry.
 type HTTP struct {
-	URLs    []string      `key:"urls"`
-	Timeout time.Duration `key:"timeout"` // of one attempt
+	URLs        []string      `key:"urls"`
+	Timeout     time.Duration `key:"timeout"`       // of one attempt
+	MaxInFlight int           `key:"max_in_flight"` // attempts at one URL; 0 is no limit
 }
 
 // Pass passes every record on as it is. It has no settings.

@@ -56,9 +56,6 @@ func keyTables() string {
 				unbuilt = append(unbuilt, "`"+path+"`")
 			default:
 				rows = append(rows, row(f, path))
-				if f.maxItems > 0 {
-					unbuilt = append(unbuilt, fmt.Sprintf("`%s` with more than %d", path, f.maxItems))
-				}
 				for _, value := range f.unbuiltValues {
 					unbuilt = append(unbuilt, "`"+path+": "+value+"`")
 				}
@@ -110,8 +107,6 @@ func valueDoc(f *field) string {
 		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time", program: "jq program",
 	}[f.kind]
 	switch {
-	case f.kind == list && f.maxItems > 0:
-		return fmt.Sprintf("list of %d: %s", f.maxItems, valueDoc(f.item))
 	case f.kind == list:
 		return "list of: " + valueDoc(f.item)
 	case f.enum != nil:

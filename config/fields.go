@@ -49,7 +49,6 @@ type field struct {
 
 	item     *field // of a list
 	minItems int
-	maxItems int // 0 is no limit; more is a feature that does not exist yet
 }
 
 // child returns the field with that key, or nil.
@@ -147,8 +146,9 @@ var pipelineFields = []*field{
 	}},
 	{key: "transform", kind: object, required: true, oneOf: []string{"http", "jq", "pass", "simulate", "exec"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
 		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
-			{key: "urls", kind: list, required: true, minItems: 1, maxItems: 1, doc: "Address that each record is posted to.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
+			{key: "urls", kind: list, required: true, minItems: 1, doc: "Addresses of the worker; each record is posted to one of them.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
+			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`."},
 			{key: "headers", kind: object, unbuilt: true, doc: "Request headers of your own."},
 		}},
 		{key: "pass", kind: object, doc: "Pass records on as they are: `pass: {}`."},

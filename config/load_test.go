@@ -51,7 +51,7 @@ func TestEverySettingArrives(t *testing.T) {
 			},
 			Order: "partition", Workers: 32, WorkersPerPartition: 8,
 			Window:      Window{Records: 1024, Bytes: 64 << 20},
-			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000/transform?x=1"}, Timeout: 2 * time.Second}},
+			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000/transform?x=1", "http://127.0.0.1:9001/transform"}, Timeout: 2 * time.Second, MaxInFlight: 16}},
 			Retry:       Retry{Attempts: 3, Initial: 100 * time.Millisecond, Max: time.Minute, MaxElapsed: time.Hour},
 			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead"},
 			Output:   Output{Topic: "{topic}.out", Partition: "key"},

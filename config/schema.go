@@ -45,7 +45,6 @@ type schema struct {
 
 	Items    *schema `json:"items,omitempty"`
 	MinItems int     `json:"minItems,omitempty"`
-	MaxItems int     `json:"maxItems,omitempty"`
 	Unique   bool    `json:"uniqueItems,omitempty"`
 
 	Properties properties `json:"properties,omitempty"`
@@ -107,7 +106,7 @@ func schemaOf(f *field) *schema {
 	case list:
 		s.Type = "array"
 		s.Items = schemaOf(f.item)
-		s.MinItems, s.MaxItems = f.minItems, f.maxItems
+		s.MinItems = f.minItems
 		s.Unique = f.item.kind != object
 	default:
 		s = scalarSchema(f)

@@ -148,10 +148,6 @@ func (l *loader) list(n *yaml.Node, f *field, v reflect.Value, p place) {
 	if len(n.Content) < f.minItems {
 		l.problem(p, n, "is empty")
 	}
-	if f.maxItems > 0 && len(n.Content) > f.maxItems {
-		l.problem(p, n.Content[f.maxItems], "more than %d is not built yet", f.maxItems)
-		return
-	}
 	first := map[any]place{}
 	for i, item := range n.Content {
 		elem := reflect.New(v.Type().Elem()).Elem()

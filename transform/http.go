@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -23,15 +24,21 @@ import (
 
 // HTTPOptions are the settings of [HTTP].
 type HTTPOptions struct {
-	// URLs are the addresses of the worker, http or https. There is exactly one;
-	// it may hold a user and a password.
+	// URLs are the addresses of the worker, http or https, at least one. Each may
+	// hold a user and a password.
 	URLs []string
 	// Timeout is for one attempt, from connecting to the last byte of the reply;
 	// 10s if zero.
 	Timeout time.Duration
-	// Connections is how many are kept and the most there are, each busy with one
-	// attempt: as many as the pipeline has workers; 64 if zero.
+	// Connections is how many are kept and the most there are to one address, each
+	// busy with one attempt: as many as the pipeline has workers; 64 if zero.
 	Connections int
+	// MaxInFlight is the most attempts at once at one address, where others wait for
+	// room: Connections if zero or more than that.
+	MaxInFlight int
+	// Logger is told of addresses that are ejected and that are back; nobody is if
+	// nil.
+	Logger *slog.Logger
 }
 
 const (
@@ -39,7 +46,8 @@ const (
 	// wait 5 s), so that no request meets a connection that is just being closed.
 	idleTimeout = 4 * time.Second
 	// maxDial is the most that connecting may take; never more than half of
-	// Timeout, so that a worker out of reach is told from a slow one.
+	// Timeout, so that a worker out of reach is told from a slow one, and a quarter
+	// if there is another address to ask then.
 	maxDial = 5 * time.Second
 	// maxHeaders bounds the headers of a reply: 16 times what servers usually
 	// take in a request, and 16 MiB for 64 workers.
@@ -54,10 +62,9 @@ const (
 // A Client asks a worker over HTTP: one POST for each attempt. Make one with
 // [HTTP].
 type Client struct {
-	url     *url.URL
-	name    string // the address in errors, without user, password and query
-	timeout time.Duration
-	http    *http.Client
+	endpoints *endpoints
+	timeout   time.Duration
+	http      *http.Client
 }
 
 // HTTP returns a transform that asks a worker by the contract in
@@ -67,7 +74,11 @@ type Client struct {
 // It speaks HTTP/1.1, without proxy and compression, follows redirects (307 and
 // 308) within the host only, and refuses link-local and cloud metadata
 // addresses. An attempt is sent once: it is sent again by itself only if nothing
-// of it had been written to a connection that turned out to be closed.
+// of it had been written to a connection that turned out to be closed, or if the
+// deployment behind one address is wrong and there is another.
+//
+// Of several addresses each attempt goes to the less loaded of two chosen at
+// random, and not to where the attempt before failed.
 func HTTP(opts HTTPOptions) (*Client, error) {
 	return newClient(opts, &tls.Config{MinVersion: tls.VersionTLS12})
 }
@@ -86,46 +97,83 @@ func newClient(opts HTTPOptions, config *tls.Config) (*Client, error) {
 	if opts.Connections < 0 {
 		errs = append(errs, fmt.Errorf("connections: %d is negative", opts.Connections))
 	}
-	address, err := workerURL(opts.URLs)
+	if opts.MaxInFlight < 0 {
+		errs = append(errs, fmt.Errorf("max_in_flight: %d is negative", opts.MaxInFlight))
+	}
+	urls, err := workerURLs(opts.URLs)
 	if errs = append(errs, err); errors.Join(errs...) != nil {
 		return nil, errors.Join(errs...)
 	}
+	if opts.MaxInFlight == 0 {
+		opts.MaxInFlight = opts.Connections
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
 
-	plain, secure := dialers(min(maxDial, opts.Timeout/2), config)
-	c := &Client{
-		url:     address,
-		name:    (&url.URL{Scheme: address.Scheme, Host: address.Host, Path: address.Path}).String(),
-		timeout: opts.Timeout,
+	patience := opts.Timeout / 2
+	if len(urls) > 1 {
+		patience = opts.Timeout / 4
 	}
-	c.http = &http.Client{
-		CheckRedirect: c.redirect,
-		Transport: &http.Transport{
-			DialContext:            plain,
-			DialTLSContext:         secure,
-			MaxConnsPerHost:        opts.Connections,
-			MaxIdleConnsPerHost:    opts.Connections,
-			IdleConnTimeout:        idleTimeout,
-			MaxResponseHeaderBytes: maxHeaders,
-			DisableCompression:     true,
+	plain, secure := dialers(min(maxDial, patience), config)
+	limit := min(opts.MaxInFlight, opts.Connections)
+	connections := limit * mostOnOneHost(urls)
+	return &Client{
+		endpoints: newEndpoints(urls, limit, opts.Logger),
+		timeout:   opts.Timeout,
+		http: &http.Client{
+			CheckRedirect: redirect,
+			Transport: &http.Transport{
+				DialContext:            plain,
+				DialTLSContext:         secure,
+				MaxConnsPerHost:        connections,
+				MaxIdleConnsPerHost:    connections,
+				IdleConnTimeout:        idleTimeout,
+				MaxResponseHeaderBytes: maxHeaders,
+				DisableCompression:     true,
+			},
 		},
-	}
-	return c, nil
+	}, nil
 }
 
-func workerURL(urls []string) (*url.URL, error) {
-	if len(urls) != 1 {
-		return nil, fmt.Errorf("urls: there must be exactly one, not %d", len(urls))
+func workerURLs(addresses []string) ([]*url.URL, error) {
+	if len(addresses) == 0 {
+		return nil, errors.New("urls: there must be at least one")
 	}
-	u, err := url.Parse(urls[0])
+	urls := make([]*url.URL, len(addresses))
+	var errs []error
+	for i, address := range addresses {
+		u, err := workerURL(address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("urls[%d]: %w", i, err))
+		}
+		urls[i] = u
+	}
+	return urls, errors.Join(errs...)
+}
+
+func workerURL(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
 	switch {
 	case err != nil: // its text would show a password
-		return nil, errors.New("urls: the address of the worker is no URL; write http://host:port/path")
+		return nil, errors.New("the address of the worker is no URL; write http://host:port/path")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("urls: the address of the worker must begin with http:// or https://, not %q", u.Scheme)
+		return nil, fmt.Errorf("the address of the worker must begin with http:// or https://, not %q", u.Scheme)
 	case u.Hostname() == "":
-		return nil, errors.New("urls: the address of the worker has no host")
+		return nil, errors.New("the address of the worker has no host")
 	}
 	return u, nil
+}
+
+// mostOnOneHost returns how many of the addresses share one host, and so its
+// connections, at most.
+func mostOnOneHost(urls []*url.URL) int {
+	hosts, most := make(map[string]int), 0
+	for _, u := range urls {
+		hosts[u.Host]++
+		most = max(most, hosts[u.Host])
+	}
+	return most
 }
 
 // Close closes the connections that wait for the next attempt. Call it when no
@@ -133,70 +181,101 @@ func workerURL(urls []string) (*url.URL, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // redirect allows those that send the same request to another path.
-func (c *Client) redirect(req *http.Request, via []*http.Request) error {
-	downgrade := c.url.Scheme == "https" && req.URL.Scheme != "https"
-	if req.Method != http.MethodPost || req.URL.Host != c.url.Host || downgrade || len(via) > maxRedirects {
+func redirect(req *http.Request, via []*http.Request) error {
+	from := via[0].URL
+	downgrade := from.Scheme == "https" && req.URL.Scheme != "https"
+	if req.Method != http.MethodPost || req.URL.Host != from.Host || downgrade || len(via) > maxRedirects {
 		return http.ErrUseLastResponse
 	}
 	return nil
 }
 
-// Transform makes one attempt.
+// Transform makes one attempt. While the deployment behind an address is wrong it
+// goes to the next, as long as half of the time is left: nobody has done anything
+// with the record yet.
 func (c *Client) Transform(parent context.Context, in processor.Input, out *processor.Outputs) error {
-	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	what := errand{avoid: failedAt(in.Last)}
+	at, err := c.endpoints.take(parent, what)
+	if err != nil {
+		return err
+	}
+	began := time.Now() // waiting for room takes nothing from the time
+	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, errTimeout)
 	defer cancel()
-	resp, err := c.http.Do(c.request(ctx, in))
+	unsent := true
+	for {
+		err = c.ask(ctx, at.endpoint, in, out)
+		c.endpoints.give(at, err)
+		var f *processor.Failure
+		if !errors.As(err, &f) || f.Kind != processor.Deployment {
+			return err
+		}
+		unsent = unsent && f.Unsent
+		if what.tried = append(what.tried, at.endpoint); len(what.tried) < len(c.endpoints.all) && time.Since(began) < c.timeout/2 {
+			if at, err = c.endpoints.take(ctx, what); err == nil {
+				continue
+			}
+		}
+		f.Unsent = unsent
+		if others := len(what.tried) - 1; others > 0 {
+			f.Err = fmt.Errorf("%w; %d more of transform.http.urls failed before", f.Err, others)
+		}
+		return f
+	}
+}
+
+var errTimeout = errors.New("transform.http.timeout")
+
+// ask sends a record to one endpoint and reads the reply.
+func (c *Client) ask(ctx context.Context, e *endpoint, in processor.Input, out *processor.Outputs) error {
+	resp, err := c.http.Do(e.request(ctx, in))
 	if err == nil {
-		err = c.reply(resp, in, out)
+		err = e.reply(resp, in, out)
 		if resp.ContentLength != 0 && resp.ContentLength <= maxDrain {
 			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 		}
 		_ = resp.Body.Close()
 	}
 	var failure *processor.Failure
-	switch {
-	case err == nil || errors.As(err, &failure):
+	if err == nil || errors.As(err, &failure) {
 		return err
-	case parent.Err() != nil:
-		return context.Cause(parent)
-	case ctx.Err() != nil:
-		return c.fail(processor.Retry, "no complete reply within %v (transform.http.timeout)", c.timeout)
+	}
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		return e.broken(err)
+	case errors.Is(cause, errTimeout):
+		return e.fail(processor.Retry, "no complete reply within %v (transform.http.timeout)", c.timeout)
 	default:
-		return c.broken(err)
+		return cause
 	}
 }
 
 // broken says what is wrong with a connection. The library's own words are not
 // for everybody: those about a malformed reply quote it.
-func (c *Client) broken(err error) error {
+func (e *endpoint) broken(err error) error {
 	var unconnected *connectError
 	var op *net.OpError
 	switch {
 	case errors.As(err, &unconnected):
 		// The record has not been sent: that the worker is down says nothing about
 		// it, and must not use up its attempts.
-		f := c.fail(processor.Deployment, "is out of reach: %w", unconnected.err)
+		f := e.fail(processor.Deployment, "is out of reach: %w", unconnected.err)
 		f.Unsent = true
 		return f
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return c.fail(processor.Retry, "closed the connection before its reply was complete")
+		return e.fail(processor.Retry, "closed the connection before its reply was complete")
 	case errors.As(err, &op):
-		return c.fail(processor.Retry, "the connection broke: %w", op)
+		return e.fail(processor.Retry, "the connection broke: %w", op)
 	default:
-		return c.fail(processor.Retry, "closed the connection, or its reply is malformed or has more than %d KiB of headers", maxHeaders>>10)
+		return e.fail(processor.Retry, "closed the connection, or its reply is malformed or has more than %d KiB of headers", maxHeaders>>10)
 	}
 }
 
-// fail returns how an attempt failed, beginning with the worker's address.
-func (c *Client) fail(kind processor.Kind, format string, args ...any) *processor.Failure {
-	return &processor.Failure{Kind: kind, Err: fmt.Errorf("worker %s: "+format, append([]any{c.name}, args...)...)}
-}
-
 // request is the attempt as it is sent.
-func (c *Client) request(ctx context.Context, in processor.Input) *http.Request {
+func (e *endpoint) request(ctx context.Context, in processor.Input) *http.Request {
 	req := &http.Request{
 		Method: http.MethodPost,
-		URL:    c.url,
+		URL:    e.url,
 		Header: requestHeader(ctx, in),
 		Body:   http.NoBody,
 		// For redirects, and for connections that were closed before a byte was written.

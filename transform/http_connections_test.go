@@ -403,12 +403,14 @@ func TestHTTPOptions(t *testing.T) {
 		opts transform.HTTPOptions
 		want string
 	}{
-		"no address":        {transform.HTTPOptions{}, "urls: there must be exactly one, not 0"},
-		"two addresses":     {transform.HTTPOptions{URLs: []string{"http://a", "http://b"}}, "urls: there must be exactly one, not 2"},
-		"no URL":            {transform.HTTPOptions{URLs: []string{"http://me:secret@a:b"}}, "urls: the address of the worker is no URL"},
-		"another scheme":    {transform.HTTPOptions{URLs: []string{"ftp://a"}}, `urls: the address of the worker must begin with http:// or https://, not "ftp"`},
-		"no host":           {transform.HTTPOptions{URLs: []string{"http:///path"}}, "urls: the address of the worker has no host"},
-		"all that is wrong": {transform.HTTPOptions{Timeout: -1, Connections: -1}, "timeout: -1ns is negative\nconnections: -1 is negative\nurls:"},
+		"no address":     {transform.HTTPOptions{}, "urls: there must be at least one"},
+		"no URL":         {transform.HTTPOptions{URLs: []string{"http://me:secret@a:b"}}, "urls[0]: the address of the worker is no URL"},
+		"another scheme": {transform.HTTPOptions{URLs: []string{"http://a", "ftp://a"}}, `urls[1]: the address of the worker must begin with http:// or https://, not "ftp"`},
+		"no host":        {transform.HTTPOptions{URLs: []string{"http:///path"}}, "urls[0]: the address of the worker has no host"},
+		"all that is wrong": {
+			transform.HTTPOptions{Timeout: -1, Connections: -1, MaxInFlight: -1},
+			"timeout: -1ns is negative\nconnections: -1 is negative\nmax_in_flight: -1 is negative\nurls:",
+		},
 	} {
 		_, err := transform.HTTP(test.opts)
 		if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {

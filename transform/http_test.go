@@ -23,6 +23,12 @@ import (
 func connect(t testing.TB, url string, opts transform.HTTPOptions) *transform.Client {
 	t.Helper()
 	opts.URLs = []string{url}
+	return connectAll(t, opts)
+}
+
+// connectAll is connect with the addresses of opts.
+func connectAll(t testing.TB, opts transform.HTTPOptions) *transform.Client {
+	t.Helper()
 	client, err := transform.HTTP(opts)
 	if err != nil {
 		t.Fatal(err)

@@ -43,21 +43,21 @@ func malformed(format string, args ...any) error {
 
 // reply reads what a worker made of a record: it adds the outputs, or returns
 // why the attempt failed. An error that is no Failure is one of reading.
-func (c *Client) reply(resp *http.Response, in processor.Input, out *processor.Outputs) error {
-	filtered, err := c.verdict(resp)
+func (e *endpoint) reply(resp *http.Response, in processor.Input, out *processor.Outputs) error {
+	filtered, err := e.verdict(resp)
 	if err == nil && !filtered {
-		err = c.value(resp, in, out)
+		err = e.value(resp, in, out)
 	}
 	var broken *malformedError
 	if errors.As(err, &broken) {
-		return c.fail(processor.Retry, "its reply breaks the contract: %w; mend the worker (docs/workers.md)", broken)
+		return e.fail(processor.Retry, "its reply breaks the contract: %w; mend the worker (docs/workers.md)", broken)
 	}
 	return err
 }
 
 // verdict says what the head of a reply means: the record is filtered, the
 // attempt failed, or (neither) the body holds the outputs.
-func (c *Client) verdict(resp *http.Response) (filtered bool, _ error) {
+func (e *endpoint) verdict(resp *http.Response) (filtered bool, _ error) {
 	outcome, given, err := single(resp.Header, outcomeHeader)
 	switch {
 	case err != nil:
@@ -65,9 +65,9 @@ func (c *Client) verdict(resp *http.Response) (filtered bool, _ error) {
 	case given && outcome == "filter":
 		return true, nil
 	case given && outcome == "reject":
-		return false, c.reject(resp)
+		return false, e.reject(resp)
 	case given && outcome == "retry":
-		return false, c.retry(resp)
+		return false, e.retry(resp)
 	case given:
 		return false, malformed("%s must be filter, reject or retry", outcomeHeader)
 	}
@@ -81,16 +81,16 @@ func (c *Client) verdict(resp *http.Response) (filtered bool, _ error) {
 		return true, nil
 	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
 		http.StatusUnprocessableEntity, http.StatusRequestHeaderFieldsTooLarge:
-		return false, c.reject(resp)
+		return false, e.reject(resp)
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
-		return false, c.retry(resp)
+		return false, e.retry(resp)
 	case http.StatusNotImplemented:
-		return false, c.deployment(resp, "check the path in transform.http.urls")
+		return false, e.deployment(resp, "check the path in transform.http.urls")
 	default:
 		if 500 <= code && code <= 599 {
-			return false, c.retry(resp)
+			return false, e.retry(resp)
 		}
-		return false, c.deployment(resp, advice(code))
+		return false, e.deployment(resp, advice(code))
 	}
 }
 
@@ -109,18 +109,18 @@ func advice(status int) string {
 	}
 }
 
-func (c *Client) reject(resp *http.Response) error {
-	return c.fail(processor.Reject, "%s: this record can never work%s", answer(resp), reason(resp))
+func (e *endpoint) reject(resp *http.Response) error {
+	return e.fail(processor.Reject, "%s: this record can never work%s", answer(resp), reason(resp))
 }
 
-func (c *Client) retry(resp *http.Response) error {
-	failure := c.fail(processor.Retry, "%s%s", answer(resp), reason(resp))
+func (e *endpoint) retry(resp *http.Response) error {
+	failure := e.fail(processor.Retry, "%s%s", answer(resp), reason(resp))
 	failure.After = retryAfter(resp.Header.Get("Retry-After"))
 	return failure
 }
 
-func (c *Client) deployment(resp *http.Response, advice string) error {
-	return c.fail(processor.Deployment, "%s: %s%s", answer(resp), advice, reason(resp))
+func (e *endpoint) deployment(resp *http.Response, advice string) error {
+	return e.fail(processor.Deployment, "%s: %s%s", answer(resp), advice, reason(resp))
 }
 
 // answer names what decided.
@@ -173,7 +173,7 @@ func single(header http.Header, name string) (value string, given bool, _ error)
 }
 
 // value adds the outputs that a reply with a body holds.
-func (c *Client) value(resp *http.Response, in processor.Input, out *processor.Outputs) error {
+func (e *endpoint) value(resp *http.Response, in processor.Input, out *processor.Outputs) error {
 	base, err := outlineOf(resp.Header, in)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (c *Client) value(resp *http.Response, in processor.Input, out *processor.O
 	if mediaType == linesType || mediaType == outputsType {
 		limit = maxList
 	}
-	body, err := c.body(resp, limit)
+	body, err := e.body(resp, limit)
 	switch {
 	case err != nil:
 		return err
@@ -211,13 +211,13 @@ func (c *Client) value(resp *http.Response, in processor.Input, out *processor.O
 		base.add(out, body)
 	}
 	if errors.Is(err, errTooMany) {
-		return c.fail(processor.Reject, "its reply has more than %d outputs; have it make fewer of one record", maxOutputs)
+		return e.fail(processor.Reject, "its reply has more than %d outputs; have it make fewer of one record", maxOutputs)
 	}
 	return err
 }
 
 // body reads a body of up to limit bytes. It is never nil.
-func (c *Client) body(resp *http.Response, limit int64) ([]byte, error) {
+func (e *endpoint) body(resp *http.Response, limit int64) ([]byte, error) {
 	size := resp.ContentLength
 	if 0 <= size && size <= limit {
 		body := make([]byte, size)
@@ -229,7 +229,7 @@ func (c *Client) body(resp *http.Response, limit int64) ([]byte, error) {
 		if err != nil || int64(len(body)) <= limit {
 			return body, err
 		}
-		return nil, c.fail(processor.Reject, "its reply has more than the %d bytes that may be; have it answer with less", limit)
+		return nil, e.fail(processor.Reject, "its reply has more than the %d bytes that may be; have it answer with less", limit)
 	}
-	return nil, c.fail(processor.Reject, "its reply has %d bytes, more than the %d that may be; have it answer with less", size, limit)
+	return nil, e.fail(processor.Reject, "its reply has %d bytes, more than the %d that may be; have it answer with less", size, limit)
 }

@@ -131,7 +131,7 @@ func FuzzReply(f *testing.F) {
 		}
 		call := func() ([]*kgo.Record, error) {
 			return processor.Call(t.Context(), processor.TransformFunc(func(_ context.Context, in processor.Input, out *processor.Outputs) error {
-				return client.reply(resp(), in, out)
+				return client.endpoints.all[0].reply(resp(), in, out)
 			}), in)
 		}
 		out, err := call()

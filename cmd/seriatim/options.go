@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+
 	"seriatim/config"
 	"seriatim/kafka"
 	"seriatim/processor"
@@ -81,16 +83,19 @@ func simulateOptions(c config.Simulate) transform.SimulateOptions {
 	return transform.SimulateOptions(c)
 }
 
-// httpOptions has a connection for each worker.
+// httpOptions has a connection for each worker. It leaves out the logger, which
+// is no setting.
 func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
-	return transform.HTTPOptions{URLs: c.URLs, Timeout: c.Timeout, Connections: workers}
+	return transform.HTTPOptions{URLs: c.URLs, Timeout: c.Timeout, Connections: workers, MaxInFlight: c.MaxInFlight}
 }
 
 // transformOf returns the transform that the settings choose.
-func transformOf(c config.Pipeline) (processor.Transform, error) {
+func transformOf(c config.Pipeline, log *slog.Logger) (processor.Transform, error) {
 	switch t := c.Transform; {
 	case t.HTTP != nil:
-		return transform.HTTP(httpOptions(*t.HTTP, c.Workers))
+		opts := httpOptions(*t.HTTP, c.Workers)
+		opts.Logger = log
+		return transform.HTTP(opts)
 	case t.JQ != "":
 		return transform.JQ(transform.JQOptions{Program: t.JQ})
 	case t.Simulate != nil:

@@ -84,7 +84,7 @@ func TestEverySettingArrives(t *testing.T) {
 		zero    []string // those that are no settings of this section
 	}{
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
-		"http":     {httpOptions(filled[config.HTTP](), 1), nil},
+		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Logger"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
 			"Client", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",

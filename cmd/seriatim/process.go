@@ -68,7 +68,7 @@ func (p *process) addPipelines(cfg config.Config, metrics *admin.Metrics) error 
 		return fmt.Errorf("kafka.%w", err)
 	}
 	for _, c := range cfg.Pipelines {
-		transform, err := transformOf(c)
+		transform, err := transformOf(c, p.log.With("pipeline", c.Name))
 		if err != nil {
 			return fmt.Errorf("pipeline %s: transform: %w", c.Name, err)
 		}
