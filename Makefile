@@ -19,6 +19,7 @@ SEED     := 1
 SEEDS    := 3
 FOR      := 10m
 N        := 2000
+FIRST    := 0
 RECORDS  := 5000000
 KILLS    := 60
 
@@ -68,9 +69,9 @@ bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
 soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
 
-plans: ## Run N (2000) random plans of rebalances and faults in virtual time
+plans: ## Run N (2000) random plans of rebalances and faults in virtual time, from seed FIRST (any)
 	@cd processor && set -- $$(awk -F '[ (]' '/^func Test/ {f = $$2} /plans\(t,/ {print f}' *_test.go) && tests="$$*" && \
-	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) | \
+	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) -seed $(FIRST) | \
 	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
 
 chaos chaos-all: FOR := 60s
