@@ -59,17 +59,22 @@ func (p *poller) pass(cancel context.CancelFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cancel = cancel
+	p.dismiss()
+}
+
+// end is the last pass. Whoever comes later does not wait.
+func (p *poller) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.dismiss()
+}
+
+func (p *poller) dismiss() {
 	for _, w := range p.waiters {
 		close(w)
 	}
 	p.waiters = nil
-}
-
-func (p *poller) end() {
-	p.pass(func() {})
-	p.mu.Lock()
-	p.ended = true
-	p.mu.Unlock()
 }
 
 // flush returns when everything that was polled before has been handed over to
