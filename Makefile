@@ -71,8 +71,8 @@ soak: ## Measure memory with a head stuck for FOR (10m)
 
 plans: ## Run N (2000) random plans of rebalances and faults in virtual time, from seed FIRST (any)
 	@cd processor && set -- $$(awk -F '[ (]' '/^func Test/ {f = $$2} /plans\(t,/ {print f}' *_test.go) && tests="$$*" && \
-	nice $(GO) test -tags synctests -timeout 0 -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) -seed $(FIRST) | \
-	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
+	nice $(GO) test -tags synctests -timeout $$(($(N) + 600))s -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) -seed $(FIRST) | \
+	awk '/^plans:/ {n += $$2; red += $$(NF-1)} {print; fflush()} END {print n+0 " plans, " red+0 " red"; exit !n || red}'
 
 chaos chaos-all: FOR := 60s
 chaos: ## Break instances and brokers by PLAN (kills, ...; all) for FOR (60s), MODE, SEED
