@@ -24,6 +24,7 @@ type (
 		WindowBytes      int64             `json:"window_bytes"`
 		WindowLimitBytes int64             `json:"window_limit_bytes"`
 		Attempts         map[string]uint64 `json:"attempts"`
+		Hedges           uint64            `json:"hedges"`
 		Commits          map[string]uint64 `json:"commits"`
 		Transactions     map[string]uint64 `json:"transactions"`
 		Rebalances       uint64            `json:"rebalances"`
@@ -93,7 +94,7 @@ func toPipelineJSON(a *answer) pipelineJSON {
 		Problems: []problemJSON{},
 		Workers:  s.Workers, WorkersBusy: s.WorkersBusy,
 		WindowBytes: s.WindowBytes, WindowLimitBytes: s.WindowLimitBytes,
-		Attempts: counts(s.Attempts), Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
+		Attempts: counts(s.Attempts), Hedges: s.Hedges, Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
 		Partitions: []partitionJSON{},
 	}
 	if a.err != nil {

@@ -22,6 +22,7 @@ const wantPipelines = `{
         "ok": 40,
         "retry": 2
       },
+      "hedges": 1,
       "commits": {
         "error": 0,
         "ok": 7

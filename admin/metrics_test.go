@@ -77,6 +77,7 @@ seriatim_filtered_total{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_gap_offsets_total{kind="absent",partition="0",pipeline="orders",topic="orders.in"} 6
 seriatim_head_age_seconds{partition="0",pipeline="orders",topic="orders.in"} 1.5
 seriatim_head_age_seconds{partition="1",pipeline="orders",topic="orders.in"} 0
+seriatim_hedges_total{pipeline="orders"} 1
 seriatim_lag_records{partition="0",pipeline="orders",topic="orders.in"} 9
 seriatim_lag_seconds{partition="0",pipeline="orders",topic="orders.in"} 2
 seriatim_partition_stopped{partition="0",pipeline="orders",topic="orders.in"} 0
@@ -148,6 +149,7 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_transform_duration_seconds": {"outcome", "pipeline"},
 		"seriatim_attempts_total":             {"pipeline", "result"},
 		"seriatim_commits_total":              {"pipeline", "result"},
+		"seriatim_hedges_total":               pipeline,
 		"seriatim_transactions_total":         {"pipeline", "result"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},
 		"seriatim_gap_offsets_total":          {"kind", "partition", "pipeline", "topic"},

@@ -75,6 +75,7 @@ type Pipeline struct {
 	Window              Window        `key:"window"`
 	Transform           Transform     `key:"transform"`
 	Retry               Retry         `key:"retry"`
+	Hedge               Hedge         `key:"hedge"`
 	OnExhausted         string        `key:"on_exhausted"` // stop, dead_letter or drop
 	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if and only if OnExhausted is dead_letter
 	Output              Output        `key:"output"`
@@ -147,6 +148,19 @@ type Retry struct {
 	Initial    time.Duration `key:"initial"`
 	Max        time.Duration `key:"max"`         // at least Initial
 	MaxElapsed time.Duration `key:"max_elapsed"` // 0 is no limit
+}
+
+// Hedge says when an attempt that runs for long gets a second one beside it.
+type Hedge struct {
+	After    Delay   `key:"after"` // zero is never
+	HeadOnly bool    `key:"head_only"`
+	Budget   float64 `key:"budget"` // share of the first attempts
+}
+
+// Delay is a time, or a quantile (0 to 1) of the times that were seen.
+type Delay struct {
+	Time     time.Duration
+	Quantile float64
 }
 
 // DeadLetter says where exhausted records go.

@@ -104,7 +104,7 @@ func row(f *field, path string) string {
 func valueDoc(f *field) string {
 	doc := map[kind]string{
 		object: "", text: "text", secret: "text", integer: "whole number", number: "number", boolean: "`true`, `false`",
-		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time", program: "jq program",
+		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time", program: "jq program", percent: "percentage", delay: "duration, `p95`",
 	}[f.kind]
 	switch {
 	case f.kind == list:

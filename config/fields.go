@@ -21,6 +21,8 @@ const (
 	pattern              // *regexp.Regexp
 	start                // Start
 	program              // string, in the jq language
+	percent              // float64, a share of 1
+	delay                // Delay
 )
 
 // A field describes one key: what the loader accepts, what the schema and the
@@ -167,7 +169,11 @@ var pipelineFields = []*field{
 		{key: "max", kind: duration, def: "10s", min: "1ms", max: "1d", doc: "Longest wait between two attempts."},
 		{key: "max_elapsed", kind: duration, def: "0s", doc: "No further attempt after this time since the first; 0s is no limit."},
 	}},
-	{key: "hedge", kind: object, unbuilt: true, doc: "A second call for a slow attempt."},
+	{key: "hedge", kind: object, doc: "A second attempt beside one that runs for long. The first answer wins, the other attempt is cancelled. Both have the same idempotency key and the same number.", fields: []*field{
+		{key: "after", kind: delay, def: "0s", doc: "When, since the attempt was dispatched: a duration, or `p95`: after as long as 95 % of the last attempts took (`p1` to `p99`). 0s is never."},
+		{key: "head_only", kind: boolean, def: "true", doc: "Only for the record that its partition waits for. One that comes to the head with an older attempt gets its second one at once."},
+		{key: "budget", kind: percent, def: "5%", min: "0.1%", max: "100%", doc: "Most second attempts, as a share of the first ones: what is slow because it is overloaded does not get twice the load."},
+	}},
 	{key: "on_exhausted", kind: text, def: "stop", enum: []string{"stop", "dead_letter", "drop"}, unbuiltValues: []string{"hold"}, doc: "What to do when the attempts are used up, a worker rejects the record, or its topic does not take an output (`max.message.bytes`, before compression; a null key where it is compacted). `stop`: the partition stops, with the reason shown, until a restart or a reassignment tries again; others go on. `dead_letter`: the record goes to `dead_letter.topic`, in its turn. `drop`: it is logged and counted."},
 	{key: "dead_letter", kind: object, doc: "Where exhausted records go; given if and only if `on_exhausted` is `dead_letter`.", fields: []*field{
 		{key: "topic", kind: text, required: true, form: topicForm, formDoc: nameDoc, doc: "Topic that takes the record untouched, with headers (KIP-1191) that say where it came from and what went wrong."},

@@ -37,7 +37,7 @@ func everyField(f *field, path string, v reflect.Value, visit func(f *field, pat
 func TestFieldsAndSettingsAgree(t *testing.T) {
 	kinds := map[kind]string{
 		text: "string", secret: "config.Secret", integer: "int int64", number: "float64", boolean: "bool",
-		duration: "time.Duration", size: "int64", pattern: "*regexp.Regexp", start: "config.Start", program: "string",
+		duration: "time.Duration", size: "int64", pattern: "*regexp.Regexp", start: "config.Start", program: "string", percent: "float64", delay: "config.Delay",
 	}
 	seen := 0
 	everyField(root, "", reflect.ValueOf(&Config{}).Elem(), func(f *field, path string, v reflect.Value) {

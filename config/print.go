@@ -66,9 +66,14 @@ func node(f *field, v reflect.Value) *yaml.Node {
 		return textNode(escape(value))
 	case Start:
 		return textNode(value.String())
+	case Delay:
+		return textNode(value.String())
 	case time.Duration:
 		return textNode(formatDuration(value))
 	case float64:
+		if f.kind == percent {
+			return textNode(formatPercent(value))
+		}
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatFloat(value, 'f', -1, 64)}
 	case bool:
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatBool(value)}

@@ -133,6 +133,10 @@ func scalarSchema(f *field) *schema {
 		form = sizeForm
 	case start:
 		form = startForm
+	case percent:
+		form = percentForm
+	case delay:
+		form = delayForm
 	}
 	if form != nil {
 		s.Pattern = form.String()

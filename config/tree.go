@@ -62,6 +62,8 @@ func (k kind) String() string {
 		return "a duration, like 10s"
 	case size:
 		return "a size, like 64MiB"
+	case percent:
+		return "a share, like 5%"
 	default:
 		return "text"
 	}

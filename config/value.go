@@ -93,6 +93,18 @@ func setText(f *field, v reflect.Value, s, shown string) error {
 			}
 			return fmt.Errorf("%s is not a regular expression: %s", shown, se.Code)
 		}
+	case percent:
+		x, err := parsePercent(s)
+		if err != nil {
+			return fmt.Errorf("%s %w", shown, err)
+		}
+		v.SetFloat(x)
+	case delay:
+		d, err := parseDelay(s)
+		if err != nil {
+			return fmt.Errorf("%s %w", shown, err)
+		}
+		v.Set(reflect.ValueOf(d))
 	case start:
 		p, err := parseStart(s)
 		if err != nil {
@@ -112,6 +124,9 @@ var (
 	durationForm = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+$`)
 	durationPart = regexp.MustCompile(`([0-9.]+)([a-z]+)`)
 	sizeForm     = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB|TB|TiB)$`)
+	percentForm  = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?%$`)
+	quantileForm = regexp.MustCompile(`^p[1-9][0-9]?$`)
+	delayForm    = regexp.MustCompile(`^(p[1-9][0-9]?|([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+)$`)
 	startForm    = regexp.MustCompile(`^(earliest|latest|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))$`)
 )
 
@@ -240,6 +255,39 @@ func formatSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10) + "B"
+}
+
+// parsePercent reads 5% as 0.05.
+func parsePercent(s string) (float64, error) {
+	x, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !percentForm.MatchString(s) {
+		return 0, errors.New("is not a share: write a number with a percent sign, like 5%")
+	}
+	return x / 100, nil
+}
+
+func formatPercent(x float64) string {
+	return strconv.FormatFloat(math.Round(x*100*1e6)/1e6, 'f', -1, 64) + "%"
+}
+
+func parseDelay(s string) (Delay, error) {
+	if quantileForm.MatchString(s) {
+		n, err := strconv.Atoi(s[1:])
+		return Delay{Quantile: float64(n) / 100}, err
+	}
+	d, err := parseDuration(s)
+	if err != nil && strings.HasPrefix(s, "p") {
+		return Delay{}, errors.New("is neither a duration like 2s nor a quantile from p1 to p99")
+	}
+	return Delay{Time: d}, err
+}
+
+// String returns the delay as it is written in a file.
+func (d Delay) String() string {
+	if d.Quantile > 0 {
+		return "p" + strconv.Itoa(int(math.Round(d.Quantile*100)))
+	}
+	return formatDuration(d.Time)
 }
 
 func parseStart(s string) (Start, error) {

@@ -183,7 +183,7 @@ func (l *loader) scalar(n *yaml.Node, f *field, v reflect.Value, p place) {
 	case !f.kind.takes(n):
 		hint := ""
 		switch {
-		case f.kind == duration || f.kind == size || f.kind == start:
+		case f.kind == duration || f.kind == size || f.kind == start || f.kind == percent || f.kind == delay:
 			// The parser says it better: what is missing is the unit, say.
 			if err := setText(f, v, s, shown); err != nil {
 				l.problem(p, n, "%v", err)

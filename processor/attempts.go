@@ -12,15 +12,20 @@ func (l *loop) dispatch() {
 	if l.outage != nil {
 		return // probes only
 	}
+	l.hedgeAgain()
 	for l.sched.free > 0 {
 		t := l.sched.turn(l.now)
 		if t == nil {
 			return
 		}
 		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
-			l.chunks <- c
-			if len(c.attempts) > 1 {
+			l.start(c)
+			switch {
+			case len(c.attempts) > 1:
 				l.harvestLater()
+			case l.hedger != nil:
+				l.hedger.tokens = min(l.hedger.tokens+l.hedger.Budget, hedgeBurst)
+				l.hedge(t)
 			}
 		}
 		l.sched.want(t)
@@ -30,8 +35,15 @@ func (l *loop) dispatch() {
 // finish takes back what a worker has done.
 func (l *loop) finish(c *chunk) {
 	l.sched.done(c)
-	l.takeAttempts(c, len(c.attempts))
-	l.observe(c)
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if l.counts(c) {
+		l.takeAttempts(c, len(c.attempts))
+		l.observe(c)
+	} else {
+		l.sched.want(c.tenure)
+	}
 	l.sched.recycle(c)
 }
 
@@ -131,6 +143,7 @@ func (l *loop) advance(t *tenure) {
 		}
 	}
 	l.emit(t)
+	l.hedge(t) // its head may be another one now
 }
 
 // settle records that everything in [lo, hi) has its outcome, and frees what is
@@ -151,7 +164,7 @@ func (l *loop) settle(t *tenure, lo, hi resequence.Seq) {
 // observe tells the hooks how long the attempts of a chunk took.
 func (l *loop) observe(c *chunk) {
 	hook := l.opts.Hooks.TransformDuration
-	if hook == nil {
+	if hook == nil && l.hedger == nil {
 		return
 	}
 	n := 0
@@ -161,6 +174,10 @@ func (l *loop) observe(c *chunk) {
 	outcome := "ok"
 	if err := c.attempts[n-1].err; err != nil {
 		outcome = failureOf(err).Kind.String()
+	} else if l.hedger != nil {
+		l.hedger.learn(c.took / time.Duration(n))
 	}
-	hook(outcome, c.took/time.Duration(n))
+	if hook != nil {
+		hook(outcome, c.took/time.Duration(n))
+	}
 }

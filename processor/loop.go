@@ -64,6 +64,7 @@ type loop struct {
 	spareAcks  []ack
 	handedOver bool               // outputs, to the producer in this turn
 	harvesting bool               // a timer is set
+	hedger     *hedger            // nil: no hedges
 	lanes      map[string][]*lane // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
@@ -89,6 +90,7 @@ func newLoop(opts *Options) *loop {
 		counters: make(map[partitionKey]*counters),
 		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition),
 		budget:   budget{limit: opts.Window.Bytes},
+		hedger:   newHedger(opts.Hedge),
 		commits:  newCommitter(opts.Commit),
 		backed:   make(map[*tenure]struct{}),
 		pauses:   make(pauses),

@@ -31,6 +31,7 @@ type Options struct {
 	WorkersPerPartition int // most attempts in flight of one partition; 0 is adaptive
 	Window              Window
 	Retry               Retries
+	Hedge               Hedges
 	OnExhausted         OnExhausted
 	DeadLetterTopic     string // given if and only if OnExhausted is DeadLetter
 	Commit              Commit
@@ -118,6 +119,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Window.Records, 16384)
 	def(&o.Window.Bytes, 128<<20)
 	def(&o.Retry.Attempts, 5)
+	def(&o.Hedge.Budget, 0.05)
 	def(&o.Retry.Initial, 200*time.Millisecond)
 	def(&o.Retry.Max, 10*time.Second)
 	def(&o.Commit.Interval, 5*time.Second)
@@ -150,6 +152,9 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Window.Bytes < 1, "Window.Bytes: %d is less than 1", o.Window.Bytes)
 	bad(o.Retry.Attempts < 1, "Retry.Attempts: %d is less than 1", o.Retry.Attempts)
 	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
+	bad(o.Hedge.After < 0 || o.Hedge.Quantile < 0 || o.Hedge.Quantile >= 1, "Hedge: After %v or Quantile %v is out of range", o.Hedge.After, o.Hedge.Quantile)
+	bad(o.Hedge.After > 0 && o.Hedge.Quantile > 0, "Hedge: After and Quantile exclude each other")
+	bad(o.Hedge.Budget < 0 || o.Hedge.Budget > 1, "Hedge.Budget: %v is not between 0 and 1", o.Hedge.Budget)
 	bad(o.Commit.Interval < 100*time.Millisecond, "Commit.Interval: %v is less than 100ms", o.Commit.Interval)
 	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
 	bad((o.OnExhausted == DeadLetter) != (o.DeadLetterTopic != ""), "DeadLetterTopic: belongs to OnExhausted DeadLetter")

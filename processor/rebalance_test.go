@@ -29,6 +29,7 @@ type churn struct {
 
 	exactlyOnce bool
 	drain       time.Duration
+	hedge       processor.Hedges
 
 	members  []*running
 	joined   int
@@ -50,6 +51,7 @@ func (c *churn) join() {
 	opts.Window.Records = 1 + c.rng.IntN(64)
 	opts.DrainTimeout = c.drain
 	opts.ExactlyOnce = c.exactlyOnce
+	opts.Hedge = c.hedge
 	c.joined++
 	c.members = append(c.members, c.b.run(opts, c.transform))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,6 +29,10 @@ type Input struct {
 	// Last is the error of the attempt before, which may not have counted; nil if
 	// this is the first since the partition was assigned.
 	Last error
+	// Asked is shared by the attempts at a record that run at the same time (see
+	// [Hedges]); nil if there can be one only. A transform that has several places to
+	// ask stores there where it asks, and asks somewhere else if something is there.
+	Asked *atomic.Value
 }
 
 // IdempotencyKey names the record in the same words at every attempt, also

@@ -20,12 +20,13 @@ const (
 	resultReject
 	resultDeployment
 	resultPanic
-	resultLate // of a tenure that was closed meanwhile: dropped
+	resultLate      // of a tenure that was closed meanwhile: dropped
+	resultCancelled // another attempt at the record was answered first: dropped
 	results
 )
 
 func (r result) String() string {
-	return [results]string{"ok", "filter", "retry", "reject", "deployment", "panic", "late"}[r]
+	return [results]string{"ok", "filter", "retry", "reject", "deployment", "panic", "late", "cancelled"}[r]
 }
 
 // backoff is a random time up to Initial, doubled with each attempt that has
@@ -216,7 +217,7 @@ func (l *loop) sendProbe(o *outage) {
 		return
 	}
 	o.probing, o.probed, o.probe = true, c.tenure, c.attempts[0].seq
-	l.chunks <- c
+	l.start(c)
 }
 
 // forget takes a record out of the line for another attempt.

@@ -139,6 +139,13 @@ func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *ch
 		s.spare = append(s.spare, c)
 		return nil
 	}
+	s.launch(c)
+	return c
+}
+
+// launch notes that c runs.
+func (s *scheduler) launch(c *chunk) {
+	t := c.tenure
 	s.free--
 	t.running++
 	if c.prev = t.runningTail; c.prev == nil {
@@ -147,7 +154,6 @@ func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *ch
 		c.prev.next = c
 	}
 	t.runningTail = c
-	return c
 }
 
 func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
@@ -184,6 +190,9 @@ func (s *scheduler) done(c *chunk) {
 	}
 	c.prev, c.next = nil, nil
 
+	if c.beaten {
+		return // it says only how long the other one took
+	}
 	n := 0
 	for n < len(c.attempts) && c.attempts[n].ran {
 		n++
@@ -195,6 +204,7 @@ func (s *scheduler) done(c *chunk) {
 func (s *scheduler) recycle(c *chunk) {
 	clear(c.attempts)
 	c.attempts, c.tenure, c.taken = c.attempts[:0], nil, 0
+	c.ctx, c.cancel, c.asked, c.twin, c.hedged, c.beaten = nil, nil, nil, nil, false, false
 	c.finished.Store(0)
 	s.spare = append(s.spare, c)
 }

@@ -32,11 +32,12 @@ type Status struct {
 
 	// Counters since the process started. Those of a partition that was revoked
 	// are kept in Partitions' sums of its next tenure here.
-	Attempts map[string]uint64 // by result: ok, filter, retry, reject, deployment, panic, late
+	Attempts map[string]uint64 // by result: ok, filter, retry, reject, deployment, panic, late, cancelled
 	Commits  map[string]uint64 // by result: ok, error
 	// Transactions of exactly-once delivery, by result: committed, aborted. Empty
 	// at least once.
 	Transactions map[string]uint64
+	Hedges       uint64 // second attempts beside one that ran for long
 	Rebalances   uint64 // assignments, revocations and losses that named a partition
 }
 
@@ -128,6 +129,9 @@ func (l *loop) status() Status {
 		Attempts:         make(map[string]uint64, results),
 		Commits:          map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
 		Rebalances:       l.rebalances,
+	}
+	if l.hedger != nil {
+		s.Hedges = l.hedger.total
 	}
 	if x := l.txn; x != nil {
 		s.Transactions = map[string]uint64{"committed": x.committed, "aborted": x.aborted}

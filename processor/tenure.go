@@ -78,7 +78,9 @@ type tenure struct {
 	due         []resequence.Seq // records to attempt again now, ascending
 	runningHead *chunk           // oldest running chunk
 	runningTail *chunk
-	running     int // chunks
+	running     int       // chunks
+	beaten      int       // of these, whose results do not count any more
+	hedgeAt     time.Time // when the loop looks for slow attempts; zero if not
 	queued      bool
 	wanting     bool
 
@@ -171,7 +173,7 @@ func (t *tenure) wants() bool {
 
 // quiet reports whether a draining tenure has nothing left to wait for.
 func (t *tenure) quiet() bool {
-	if t.running > 0 || t.inFlight > 0 {
+	if t.running > t.beaten || t.inFlight > 0 {
 		return false
 	}
 	return t.emitNext == min(t.released(), t.stopAt) || t.sink == nil

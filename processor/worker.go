@@ -24,6 +24,13 @@ type chunk struct {
 	finished atomic.Int32 // attempts that the worker is done with, for the loop to read
 	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
 
+	ctx    context.Context
+	asked  *atomic.Value      // nil without hedges
+	cancel context.CancelFunc // nil if it is the tenure's
+	twin   *chunk             // that runs beside it with the same record
+	hedged bool               // it has, or had, a twin
+	beaten bool               // the twin was answered first
+
 	started    time.Time // dispatched, by the loop's clock
 	took       time.Duration
 	prev, next *chunk // the tenure's running chunks, oldest first
@@ -80,10 +87,10 @@ func (c *chunk) run(transform Transform, opts *Options) {
 
 func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
 	t, s, out := c.tenure, &c.slab, &c.outputs
-	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last}
+	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last, Asked: c.asked}
 	*out = Outputs{in: a.record, slab: s}
 	a.ran = true
-	if a.err = call(t.ctx, transform, in, out); a.err != nil {
+	if a.err = call(c.ctx, transform, in, out); a.err != nil {
 		return
 	}
 	a.outputs, a.n = out.head, int32(out.n)

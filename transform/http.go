@@ -195,9 +195,17 @@ func redirect(req *http.Request, via []*http.Request) error {
 // with the record yet.
 func (c *Client) Transform(parent context.Context, in processor.Input, out *processor.Outputs) error {
 	what := errand{avoid: failedAt(in.Last)}
+	if in.Asked != nil {
+		if e, ok := in.Asked.Load().(*endpoint); ok {
+			what.avoid = e // it has the record now
+		}
+	}
 	at, err := c.endpoints.take(parent, what)
 	if err != nil {
 		return err
+	}
+	if in.Asked != nil {
+		in.Asked.Store(at.endpoint)
 	}
 	began := time.Now() // waiting for room takes nothing from the time
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, errTimeout)

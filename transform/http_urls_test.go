@@ -182,3 +182,31 @@ func TestHTTPConnectionsOfSeveralURLs(t *testing.T) {
 		t.Errorf("%d connections were opened for %d attempts at once", n, 2*workers)
 	}
 }
+
+// A second attempt beside one that runs asks another worker.
+func TestHTTPHedgeAsksAnotherURL(t *testing.T) {
+	asked := make(chan string)
+	hang := func(name string) string {
+		return serve(t, func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // else the server does not see that the client has gone
+			asked <- name
+			<-r.Context().Done()
+		}).URL
+	}
+	client := connectAll(t, transform.HTTPOptions{URLs: []string{hang("one"), hang("two")}})
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		in := input()
+		in.Asked = new(atomic.Value)
+		var done sync.WaitGroup
+		attempt := func() string {
+			done.Go(func() { _, _ = processor.Call(ctx, client, in) })
+			return <-asked
+		}
+		if first, second := attempt(), attempt(); first == second {
+			t.Fatalf("both attempts went to %q", first)
+		}
+		cancel()
+		done.Wait()
+	}
+}

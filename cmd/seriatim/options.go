@@ -61,12 +61,18 @@ func processorOptions(c config.Pipeline) processor.Options {
 		WorkersPerPartition: c.WorkersPerPartition,
 		Window:              processor.Window(c.Window),
 		Retry:               processor.Retries(c.Retry),
-		OnExhausted:         onExhausted[c.OnExhausted],
-		DeadLetterTopic:     deadLetter,
-		Commit:              processor.Commit(c.Commit),
-		ExactlyOnce:         c.Delivery == "exactly_once",
-		AllowOldBrokers:     c.AllowOldBrokers,
-		DrainTimeout:        c.DrainTimeout,
+		Hedge: processor.Hedges{
+			After:    c.Hedge.After.Time,
+			Quantile: c.Hedge.After.Quantile,
+			All:      !c.Hedge.HeadOnly,
+			Budget:   c.Hedge.Budget,
+		},
+		OnExhausted:     onExhausted[c.OnExhausted],
+		DeadLetterTopic: deadLetter,
+		Commit:          processor.Commit(c.Commit),
+		ExactlyOnce:     c.Delivery == "exactly_once",
+		AllowOldBrokers: c.AllowOldBrokers,
+		DrainTimeout:    c.DrainTimeout,
 	}
 }
 

@@ -79,6 +79,7 @@ func TestEverySettingArrives(t *testing.T) {
 	p := filled[config.Pipeline]()
 	p.Input.GroupProtocol, p.Input.Isolation, p.Output.Partition = "consumer", "read_uncommitted", "key"
 	p.Delivery, p.OnExhausted, p.Input.OnDataLoss = "exactly_once", "dead_letter", "latest"
+	p.Hedge.HeadOnly = false
 	for name, test := range map[string]struct {
 		options any
 		zero    []string // those that are no settings of this section

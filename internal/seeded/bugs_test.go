@@ -38,7 +38,6 @@ var (
 	calls   = layer{"unit", "transform", "seededbugs", nil}
 	broker  = layer{"broker in the process", "processor", "seededbugs", []string{"-patience", "10s"}}
 	virtual = layer{"virtual time", "processor", "seededbugs synctests", []string{"-test.timeout", "20s"}}
-	many    = layer{"virtual time", "processor", "seededbugs synctests", []string{"-test.timeout", "50s", "-plans", "60"}}
 )
 
 var bugs = []bug{

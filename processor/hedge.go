@@ -1,0 +1,185 @@
+package processor
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Hedges says when an attempt that runs for long gets a second one beside it. The
+// first answer wins: the other attempt is cancelled, and whatever comes of it is
+// dropped. Both have the same idempotency key and the same number. With After and
+// Quantile zero there are none.
+type Hedges struct {
+	After    time.Duration // since the dispatch of the attempt
+	Quantile float64       // 0 to 1: after this quantile of the last 512 attempts that succeeded, instead of After
+	// All hedges every record, not only the one for which its partition waits.
+	All    bool
+	Budget float64 // most second attempts, as a share of the first ones; 0.05
+}
+
+func (h Hedges) on() bool { return h.After > 0 || h.Quantile > 0 }
+
+// A hedger decides when to hedge. It belongs to the loop.
+type hedger struct {
+	Hedges
+	tokens float64 // second attempts that the budget allows now
+	total  uint64
+	free   bool // a worker was missed; hedges are tried again when one is free
+
+	took    []time.Duration // the last attempts that succeeded, a ring
+	at      int
+	learned time.Duration // the quantile of these
+}
+
+const (
+	// A burst of the budget, so that a worker which hangs with many records does not
+	// have them wait for one another.
+	hedgeBurst = 10
+	// hedgeRetry is when a hedge is tried again for which there was no budget.
+	hedgeRetry = 50 * time.Millisecond
+	// hedgeSamples are how many attempts the quantile is of, and hedgeLearn how many
+	// there must be at least, and come until it is computed again.
+	hedgeSamples, hedgeLearn = 512, 64
+)
+
+func newHedger(h Hedges) *hedger {
+	if !h.on() {
+		return nil
+	}
+	return &hedger{Hedges: h, tokens: 1}
+}
+
+// after is how long an attempt runs before it is hedged; false if that is not known yet.
+func (h *hedger) after() (time.Duration, bool) {
+	if h.Quantile == 0 {
+		return h.After, true
+	}
+	return h.learned, h.learned > 0
+}
+
+// learn takes the time of an attempt that succeeded.
+func (h *hedger) learn(took time.Duration) {
+	if h.Quantile == 0 {
+		return
+	}
+	if len(h.took) < hedgeSamples {
+		h.took = append(h.took, took)
+	} else {
+		h.took[h.at%hedgeSamples] = took
+	}
+	h.at++
+	if h.at%hedgeLearn == 0 {
+		sorted := slices.Sorted(slices.Values(h.took))
+		h.learned = max(sorted[min(len(sorted)-1, int(h.Quantile*float64(len(sorted))))], time.Millisecond)
+	}
+}
+
+// start gives a chunk to a worker.
+func (l *loop) start(c *chunk) {
+	c.ctx = c.tenure.ctx
+	if l.hedger != nil {
+		c.ctx, c.cancel = context.WithCancel(c.tenure.ctx)
+		if c.asked == nil {
+			c.asked = new(atomic.Value)
+		}
+	}
+	l.chunks <- c
+}
+
+// hedge gives attempts of t that have run for long a second one beside them, and sees to
+// it that the loop looks again when the next one has.
+func (l *loop) hedge(t *tenure) {
+	if l.hedger == nil || t.phase == closed || l.outage != nil {
+		return
+	}
+	after, known := l.hedger.after()
+	if !known {
+		return
+	}
+	head, _ := t.window.Head()
+	for c := t.runningHead; c != nil; c = c.next {
+		if due := c.started.Add(after); l.now.Before(due) {
+			l.hedgeAt(t, due)
+			return
+		}
+		switch {
+		case c.hedged, len(c.attempts) != 1, !l.hedger.All && c.attempts[0].seq != head:
+		case l.sched.free == 0:
+			l.hedger.free = true
+			return
+		case l.hedger.tokens < 1:
+			l.hedgeAt(t, l.now.Add(hedgeRetry))
+			return
+		default:
+			l.hedger.tokens--
+			l.hedger.total++
+			l.start(l.sched.second(c, l.now))
+		}
+	}
+}
+
+// hedgeAt has the loop look at t at that time, or earlier.
+func (l *loop) hedgeAt(t *tenure, at time.Time) {
+	if !t.hedgeAt.IsZero() && !at.Before(t.hedgeAt) {
+		return
+	}
+	t.hedgeAt = at
+	l.at(at, func() {
+		if t.hedgeAt.Equal(at) {
+			t.hedgeAt = time.Time{}
+			l.hedge(t)
+		}
+	})
+}
+
+// hedgeAgain tries what found no free worker.
+func (l *loop) hedgeAgain() {
+	if h := l.hedger; h != nil && h.free && l.sched.free > 0 {
+		h.free = false
+		for _, t := range l.tenures {
+			l.hedge(t)
+		}
+	}
+}
+
+// second makes another chunk with the record of c, beside it.
+func (s *scheduler) second(c *chunk, now time.Time) *chunk {
+	a := &c.attempts[0] // its worker writes the rest of it
+	twin := s.blank()
+	twin.tenure, twin.started = c.tenure, now
+	twin.attempts = append(twin.attempts, attempt{seq: a.seq, record: a.record, number: a.number, last: a.last})
+	twin.asked = c.asked
+	twin.twin, c.twin = c, twin
+	twin.hedged, c.hedged = true, true
+	s.launch(twin)
+	return twin
+}
+
+// counts reports whether the result of c counts. If it has a twin that still runs, the
+// first answer wins and the twin is cancelled; a failure that asks for another attempt
+// is none: the twin is that attempt.
+func (l *loop) counts(c *chunk) bool {
+	t := c.tenure
+	if c.beaten {
+		t.beaten--
+		l.attempts[resultCancelled]++
+		return false
+	}
+	other := c.twin
+	if other == nil {
+		return true
+	}
+	c.twin, other.twin = nil, nil
+	a := &c.attempts[0]
+	if a.err == nil || failureOf(a.err).Kind == Reject || t.phase == closed {
+		other.beaten = true
+		other.cancel()
+		t.beaten++
+		return true
+	}
+	t.window.Slot(a.seq).note(l.now, a.err)
+	l.attempts[resultOf(failureOf(a.err).Kind)]++
+	return false
+}
