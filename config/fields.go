@@ -169,7 +169,7 @@ var pipelineFields = []*field{
 		{key: "max", kind: duration, def: "10s", min: "1ms", max: "1d", doc: "Longest wait between two attempts."},
 		{key: "max_elapsed", kind: duration, def: "0s", doc: "No further attempt after this time since the first; 0s is no limit."},
 	}},
-	{key: "hedge", kind: object, doc: "A second attempt beside one that runs for long. The first answer wins, the other attempt is cancelled. Both have the same idempotency key and the same number.", fields: []*field{
+	{key: "hedge", kind: object, doc: "A second attempt beside one that runs for long. The first answer wins, the other attempt is cancelled. Both have the same idempotency key and the same number. If the second runs for long too, it gets a third one, up to `retry.attempts` at once.", fields: []*field{
 		{key: "after", kind: delay, def: "0s", doc: "When, since the attempt was dispatched: a duration, or `p95`: after as long as 95 % of the last attempts took (`p1` to `p99`). 0s is never."},
 		{key: "head_only", kind: boolean, def: "true", doc: "Only for the record that its partition waits for. One that comes to the head with an older attempt gets its second one at once."},
 		{key: "budget", kind: percent, def: "5%", min: "0.1%", max: "100%", doc: "Most second attempts, as a share of the first ones: what is slow because it is overloaded does not get twice the load."},

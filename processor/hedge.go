@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Hedges says when an attempt that runs for long gets a second one beside it. The
-// first answer wins: the other attempt is cancelled, and whatever comes of it is
-// dropped. Both have the same idempotency key and the same number. With After and
-// Quantile zero there are none.
+// Hedges says when an attempt that runs for long gets a second one beside it, and that
+// another one in turn, Retries.Attempts at most. The first answer wins: the others are
+// cancelled, and whatever comes of them is dropped. They have the same idempotency key
+// and the same number. With After and Quantile zero there are none.
 type Hedges struct {
 	After    time.Duration // since the dispatch of the attempt
 	Quantile float64       // 0 to 1: after this quantile of the last 512 attempts that succeeded, instead of After
@@ -105,7 +105,8 @@ func (l *loop) hedge(t *tenure) {
 			return
 		}
 		switch {
-		case c.hedged, len(c.attempts) != 1, !l.hedger.All && c.attempts[0].seq != head:
+		case c.hedged, c.beaten, len(c.attempts) != 1, !l.hedger.All && c.attempts[0].seq != head,
+			c.race != nil && len(c.race.chunks) >= l.opts.Retry.Attempts:
 		case l.sched.free == 0:
 			l.hedger.free = true
 			return
@@ -144,22 +145,29 @@ func (l *loop) hedgeAgain() {
 	}
 }
 
+// A race is what runs for one record at the same time: an attempt, its second one, one
+// more if that runs for long as well, and so on.
+type race struct{ chunks []*chunk }
+
 // second makes another chunk with the record of c, beside it.
 func (s *scheduler) second(c *chunk, now time.Time) *chunk {
 	a := &c.attempts[0] // its worker writes the rest of it
-	twin := s.blank()
-	twin.tenure, twin.started = c.tenure, now
-	twin.attempts = append(twin.attempts, attempt{seq: a.seq, record: a.record, number: a.number, last: a.last})
-	twin.asked = c.asked
-	twin.twin, c.twin = c, twin
-	twin.hedged, c.hedged = true, true
-	s.launch(twin)
-	return twin
+	other := s.blank()
+	other.tenure, other.started = c.tenure, now
+	other.attempts = append(other.attempts, attempt{seq: a.seq, record: a.record, number: a.number, last: a.last})
+	if c.race == nil {
+		c.race = &race{[]*chunk{c}}
+	}
+	c.race.chunks = append(c.race.chunks, other)
+	c.hedged = true
+	other.race, other.asked = c.race, c.asked
+	s.launch(other)
+	return other
 }
 
-// counts reports whether the result of c counts. If it has a twin that still runs, the
-// first answer wins and the twin is cancelled; a failure that asks for another attempt
-// is none: the twin is that attempt.
+// counts reports whether the result of c counts. The first answer of a race wins, and
+// the others are cancelled. A failure that asks for another attempt is no answer as long
+// as others run: they are that attempt.
 func (l *loop) counts(c *chunk) bool {
 	t := c.tenure
 	if c.beaten {
@@ -167,19 +175,21 @@ func (l *loop) counts(c *chunk) bool {
 		l.attempts[resultCancelled]++
 		return false
 	}
-	other := c.twin
-	if other == nil {
+	if c.race == nil {
 		return true
 	}
-	c.twin, other.twin = nil, nil
+	c.race.chunks = slices.DeleteFunc(c.race.chunks, func(other *chunk) bool { return other == c })
 	a := &c.attempts[0]
-	if a.err == nil || failureOf(a.err).Kind == Reject || t.phase == closed {
+	if a.err != nil && failureOf(a.err).Kind != Reject && t.phase != closed && len(c.race.chunks) > 0 {
+		t.window.Slot(a.seq).note(l.now, a.err)
+		l.attempts[resultOf(failureOf(a.err).Kind)]++
+		return false
+	}
+	for _, other := range c.race.chunks {
 		other.beaten = true
 		other.cancel()
 		t.beaten++
-		return true
 	}
-	t.window.Slot(a.seq).note(l.now, a.err)
-	l.attempts[resultOf(failureOf(a.err).Kind)]++
-	return false
+	c.race.chunks = nil
+	return true
 }

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"seriatim/processor"
 )
@@ -135,20 +138,35 @@ func TestHedges(t *testing.T) {
 				}
 				return usual, nil
 			},
-			[]int{1, 1},
-			6 * time.Second, 1, 0,
+			[]int{1, 1, 1},
+			6 * time.Second, 2, 1,
 		},
 		{
 			"both fail: that was one attempt",
 			processor.Hedges{After: 2 * time.Second},
 			func(offset int64, call int) (time.Duration, error) {
-				if offset == 5 && call <= 2 {
-					return 3 * time.Second, refused
+				switch {
+				case offset == 5 && call == 1:
+					return 3500 * time.Millisecond, refused
+				case offset == 5 && call == 2:
+					return time.Second, refused
 				}
 				return usual, nil
 			},
 			[]int{1, 1, 2},
-			5 * time.Second, 1, 0,
+			3500 * time.Millisecond, 1, 0,
+		},
+		{
+			"the second attempt hangs as well",
+			processor.Hedges{After: 2 * time.Second},
+			func(offset int64, call int) (time.Duration, error) {
+				if offset == 5 && call <= 2 {
+					return hanging, nil
+				}
+				return usual, nil
+			},
+			[]int{1, 1, 1},
+			4 * time.Second, 2, 2,
 		},
 		{
 			"a rejection is an answer",
@@ -325,5 +343,70 @@ func TestHedgesUnderChurn(t *testing.T) {
 				b.firstInOrder(p, c.produced[p])
 			}
 		})
+	})
+}
+
+// The recipe of docs/workers.md for workers that hang now and then: a record each 250 ms,
+// 750 ms of work, one call of a hundred hangs. Without hedges each of these would hold its
+// partition for the 30 s that a call may take.
+func TestRecipeForWorkersThatHang(t *testing.T) {
+	const partitions, each = 4, 1500
+	virtual(t, partitions, func(b *bed) {
+		rng := rand.New(rand.NewPCG(1, 1))
+		var mu sync.Mutex
+		var calls, order int
+		var latencies []time.Duration
+		opts := b.options()
+		opts.Hedge = processor.Hedges{After: 2 * time.Second}
+		opts.Retry = processor.Retries{Attempts: 5, Initial: time.Second, Max: time.Minute}
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			mu.Lock()
+			calls++
+			takes := 750 * time.Millisecond
+			if rng.IntN(100) == 0 {
+				takes = 30 * time.Second
+			}
+			mu.Unlock()
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(takes):
+			}
+			if takes > time.Second {
+				return errors.New("timeout")
+			}
+			return passOn(ctx, in, out)
+		}))
+		reader := b.newClient(kgo.ConsumeTopics("out"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			next := make(map[int32]string)
+			for len(latencies) < partitions*each {
+				reader.PollFetches(context.Background()).EachRecord(func(r *kgo.Record) {
+					latencies = append(latencies, time.Since(r.Timestamp))
+					if want := next[r.Partition]; want != "" && string(r.Value) != want {
+						order++
+					}
+					n, _ := strconv.Atoi(string(r.Value))
+					next[r.Partition] = strconv.Itoa(n + 1)
+				})
+			}
+		}()
+		b.eventually("the partitions are assigned", func() bool { return len(b.status(r).Partitions) == partitions })
+		for i := range each {
+			b.produceToAll(partitions, i, i+1)
+			<-time.After(250 * time.Millisecond)
+		}
+		<-read
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+		slices.Sort(latencies)
+		p99 := latencies[len(latencies)*99/100]
+		b.t.Logf("p50 %v, p99 %v, most %v; %d calls for %d records", latencies[len(latencies)/2], p99, latencies[len(latencies)-1], calls, partitions*each)
+		if p99 > 3500*time.Millisecond || calls > partitions*each*105/100 || order > 0 {
+			b.t.Errorf("p99 is %v, want 3.5 s at most; %d calls, want %d at most; %d out of order", p99, calls, partitions*each*105/100, order)
+		}
 	})
 }

@@ -204,7 +204,7 @@ func (s *scheduler) done(c *chunk) {
 func (s *scheduler) recycle(c *chunk) {
 	clear(c.attempts)
 	c.attempts, c.tenure, c.taken = c.attempts[:0], nil, 0
-	c.ctx, c.cancel, c.asked, c.twin, c.hedged, c.beaten = nil, nil, nil, nil, false, false
+	c.ctx, c.cancel, c.asked, c.race, c.hedged, c.beaten = nil, nil, nil, nil, false, false
 	c.finished.Store(0)
 	s.spare = append(s.spare, c)
 }

@@ -27,9 +27,9 @@ type chunk struct {
 	ctx    context.Context
 	asked  *atomic.Value      // nil without hedges
 	cancel context.CancelFunc // nil if it is the tenure's
-	twin   *chunk             // that runs beside it with the same record
-	hedged bool               // it has, or had, a twin
-	beaten bool               // the twin was answered first
+	race   *race              // nil if it is alone with its record
+	hedged bool               // another one was started beside it
+	beaten bool               // another one was answered first
 
 	started    time.Time // dispatched, by the loop's clock
 	took       time.Duration
