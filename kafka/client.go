@@ -3,12 +3,9 @@
 package kafka
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -19,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"github.com/twmb/franz-go/plugin/kslog"
+
+	"seriatim/internal/certs"
 )
 
 // Options say how a cluster is reached.
@@ -77,7 +76,8 @@ func (o Options) Client() ([]kgo.Opt, error) {
 		opts = append(opts, kgo.ClientID(o.ClientID))
 	}
 	if o.TLS.Enabled {
-		config, err := o.TLS.config()
+		files := certs.Files{CAFile: o.TLS.CAFile, CertFile: o.TLS.CertFile, KeyFile: o.TLS.KeyFile, ServerName: o.TLS.ServerName}
+		config, err := files.Config()
 		if err != nil {
 			return nil, err
 		}
@@ -99,41 +99,6 @@ func (o Options) Client() ([]kgo.Opt, error) {
 		}))
 	}
 	return opts, nil
-}
-
-func (t TLS) config() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", t.CAFile)
-		}
-	}
-	switch {
-	case t.CertFile == "" && t.KeyFile == "":
-		return config, nil
-	case t.CertFile == "":
-		return nil, errors.New("tls.cert_file: is required with tls.key_file")
-	case t.KeyFile == "":
-		return nil, errors.New("tls.key_file: is required with tls.cert_file")
-	}
-	if _, err := t.certificate(nil); err != nil {
-		return nil, err
-	}
-	config.GetClientCertificate = t.certificate
-	return config, nil
-}
-
-func (t TLS) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls.cert_file %s, tls.key_file %s: %w", t.CertFile, t.KeyFile, err)
-	}
-	return &pair, nil
 }
 
 // option returns nil if no login is wanted.

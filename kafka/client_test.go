@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
+	"seriatim/internal/testcerts"
 	"seriatim/kafka"
 )
 
@@ -61,8 +62,8 @@ func ping(t *testing.T, client *kgo.Client) error {
 }
 
 func TestTLS(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
-	loopback, named := ca.issue(t, 2, "127.0.0.1"), ca.issue(t, 3, "broker.test")
+	ca, other := testcerts.New(t), testcerts.New(t)
+	loopback, named := ca.Issue(t, 2, "127.0.0.1"), ca.Issue(t, 3, "broker.test")
 	tests := map[string]struct {
 		server *tls.Config
 		client kafka.TLS
@@ -70,20 +71,20 @@ func TestTLS(t *testing.T) {
 	}{
 		"a broker that the authority vouches for": {
 			server: &tls.Config{Certificates: []tls.Certificate{loopback}},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			client: kafka.TLS{CAFile: ca.File(t)},
 		},
 		"TLS 1.2": {
 			server: &tls.Config{Certificates: []tls.Certificate{loopback}, MaxVersion: tls.VersionTLS12},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			client: kafka.TLS{CAFile: ca.File(t)},
 		},
 		"nothing older than TLS 1.2": {
 			server: &tls.Config{Certificates: []tls.Certificate{loopback}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			client: kafka.TLS{CAFile: ca.File(t)},
 			want:   "protocol version",
 		},
 		"a broker of another authority": {
-			server: &tls.Config{Certificates: []tls.Certificate{other.issue(t, 4, "127.0.0.1")}},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			server: &tls.Config{Certificates: []tls.Certificate{other.Issue(t, 4, "127.0.0.1")}},
+			client: kafka.TLS{CAFile: ca.File(t)},
 			want:   "certificate signed by unknown authority",
 		},
 		"the system's authorities do not know the broker": {
@@ -92,23 +93,23 @@ func TestTLS(t *testing.T) {
 		},
 		"a broker with another name": {
 			server: &tls.Config{Certificates: []tls.Certificate{named}},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			client: kafka.TLS{CAFile: ca.File(t)},
 			want:   "cannot validate certificate for 127.0.0.1",
 		},
 		"the name that the settings expect": {
 			server: &tls.Config{Certificates: []tls.Certificate{named}},
-			client: kafka.TLS{CAFile: ca.file(t), ServerName: "broker.test"},
+			client: kafka.TLS{CAFile: ca.File(t), ServerName: "broker.test"},
 		},
 		"not the name that the settings expect": {
 			server: &tls.Config{Certificates: []tls.Certificate{loopback}},
-			client: kafka.TLS{CAFile: ca.file(t), ServerName: "broker.test"},
+			client: kafka.TLS{CAFile: ca.File(t), ServerName: "broker.test"},
 			want:   "wanted to match broker.test",
 		},
 		"a broker that wants a certificate of the client": {
 			server: &tls.Config{
-				Certificates: []tls.Certificate{loopback}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool(),
+				Certificates: []tls.Certificate{loopback}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 			},
-			client: kafka.TLS{CAFile: ca.file(t)},
+			client: kafka.TLS{CAFile: ca.File(t)},
 			want:   "certificate required",
 		},
 	}
@@ -136,17 +137,17 @@ func check(t *testing.T, err error, want string) {
 }
 
 func TestClientCertificateIsReadForEachConnection(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testcerts.New(t)
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
-	writePair(t, ca.issue(t, 10, "client"), certFile, keyFile)
+	testcerts.WritePair(t, ca.Issue(t, 10, "client"), certFile, keyFile)
 
 	var mu sync.Mutex
 	var seen int64 // the serial number of the last certificate
 	address := broker(t, kfake.TLS(&tls.Config{
-		Certificates: []tls.Certificate{ca.issue(t, 2, "127.0.0.1")},
+		Certificates: []tls.Certificate{ca.Issue(t, 2, "127.0.0.1")},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    ca.pool(),
+		ClientCAs:    ca.Pool(),
 		VerifyPeerCertificate: func(_ [][]byte, chains [][]*x509.Certificate) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -156,7 +157,7 @@ func TestClientCertificateIsReadForEachConnection(t *testing.T) {
 	}))
 	opts, err := kafka.Options{
 		Brokers: []string{address},
-		TLS:     kafka.TLS{Enabled: true, CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile},
+		TLS:     kafka.TLS{Enabled: true, CAFile: ca.File(t), CertFile: certFile, KeyFile: keyFile},
 	}.Client()
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestClientCertificateIsReadForEachConnection(t *testing.T) {
 	if serial, err := dial(); err != nil || serial != 10 {
 		t.Fatalf("the first certificate: got serial %d and %v, want 10", serial, err)
 	}
-	writePair(t, ca.issue(t, 11, "client"), certFile, keyFile)
+	testcerts.WritePair(t, ca.Issue(t, 11, "client"), certFile, keyFile)
 	if serial, err := dial(); err != nil || serial != 11 {
 		t.Errorf("the renewed certificate: got serial %d and %v, want 11", serial, err)
 	}
@@ -242,24 +243,24 @@ func TestRefusedLoginIsReadable(t *testing.T) {
 }
 
 func TestLoginOverTLS(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testcerts.New(t)
 	address := broker(t,
 		kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-512", "bob", "two"),
-		kfake.TLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, 2, "127.0.0.1")}}))
+		kfake.TLS(&tls.Config{Certificates: []tls.Certificate{ca.Issue(t, 2, "127.0.0.1")}}))
 	err := ping(t, connect(t, kafka.Options{
 		Brokers: []string{address},
-		TLS:     kafka.TLS{Enabled: true, CAFile: ca.file(t)},
+		TLS:     kafka.TLS{Enabled: true, CAFile: ca.File(t)},
 		SASL:    kafka.SASL{Mechanism: "scram-sha-512", Username: "bob", Password: "two"},
 	}))
 	check(t, err, "")
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testcerts.New(t)
 	dir := t.TempDir()
 	certFile, keyFile, otherKey, text := filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "other"), filepath.Join(dir, "text")
-	writePair(t, ca.issue(t, 2, "client"), filepath.Join(dir, "unused"), otherKey)
-	writePair(t, ca.issue(t, 3, "client"), certFile, keyFile)
+	testcerts.WritePair(t, ca.Issue(t, 2, "client"), filepath.Join(dir, "unused"), otherKey)
+	testcerts.WritePair(t, ca.Issue(t, 3, "client"), certFile, keyFile)
 	if err := os.WriteFile(text, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +282,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no user":               {sasl: kafka.SASL{Mechanism: "plain", Password: "one"}, want: "sasl.username: is required with plain"},
 		"no password":           {sasl: kafka.SASL{Mechanism: "plain", Username: "ann"}, want: "sasl.password: is required with plain"},
 		"a login without one":   {sasl: kafka.SASL{Mechanism: "none"}},
-		"everything in its way": {tls: kafka.TLS{CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile}},
+		"everything in its way": {tls: kafka.TLS{CAFile: ca.File(t), CertFile: certFile, KeyFile: keyFile}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -21,10 +21,10 @@ const anything = "*"
 var imports = map[string][]string{
 	"resequence": {"internal/seeded"},
 	"offsets":    {"internal/seeded"},
-	"config":     {"internal/jq"},
+	"config":     {"internal/contract", "internal/jq"},
 	"processor":  {"resequence", "offsets", "internal/seeded"},
-	"transform":  {"processor", "internal/jq"},
-	"kafka":      {"processor"},
+	"transform":  {"processor", "internal/certs", "internal/contract", "internal/jq"},
+	"kafka":      {"processor", "internal/certs"},
 	"admin":      {"processor"},
 
 	"cmd/seriatim":  {anything},
@@ -33,8 +33,11 @@ var imports = map[string][]string{
 
 	"internal/archtest":  {},
 	"internal/explore":   {"resequence", "offsets"},
+	"internal/certs":     {},
+	"internal/contract":  {},
 	"internal/jq":        {},
 	"internal/seeded":    {},
+	"internal/testcerts": {},
 	"internal/testkafka": {},
 	"internal/history":   {},
 	"internal/conductor": {"internal/history", "internal/testkafka"},
@@ -43,7 +46,7 @@ var imports = map[string][]string{
 }
 
 // forTests are the packages that only tests may import.
-var forTests = []string{"internal/testkafka", "internal/history", "internal/conductor"}
+var forTests = []string{"internal/testcerts", "internal/testkafka", "internal/history", "internal/conductor"}
 
 // freeTests are the packages whose tests may import everything.
 var freeTests = []string{"integration", "integration/chaos"}

@@ -1,4 +1,5 @@
-package kafka_test
+// Package testcerts makes certificates for tests.
+package testcerts
 
 import (
 	"crypto/ecdsa"
@@ -16,15 +17,16 @@ import (
 	"time"
 )
 
-// An authority signs certificates for a test.
-type authority struct {
+// An Authority signs certificates for a test.
+type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t *testing.T) *authority {
+// New returns an authority that nobody trusts yet.
+func New(t *testing.T) *Authority {
 	t.Helper()
-	a := &authority{key: newKey(t)}
+	a := &Authority{key: newKey(t)}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "test authority"},
@@ -38,8 +40,8 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue returns a certificate for a host name or address, or for a client's name.
-func (a *authority) issue(t *testing.T, serial int64, name string) tls.Certificate {
+// Issue returns a certificate for a host name or address, or for a client's name.
+func (a *Authority) Issue(t *testing.T, serial int64, name string) tls.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial),
@@ -58,23 +60,23 @@ func (a *authority) issue(t *testing.T, serial int64, name string) tls.Certifica
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 
-// pool holds the authority alone.
-func (a *authority) pool() *x509.CertPool {
+// Pool holds the authority alone.
+func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
 }
 
-// file writes the authority's certificate and returns the name of the file.
-func (a *authority) file(t *testing.T) string {
+// File writes the authority's certificate and returns the name of the file.
+func (a *Authority) File(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "ca.pem")
 	writePEM(t, name, "CERTIFICATE", a.cert.Raw)
 	return name
 }
 
-// writePair writes a certificate and its key.
-func writePair(t *testing.T, pair tls.Certificate, certFile, keyFile string) {
+// WritePair writes a certificate and its key.
+func WritePair(t *testing.T, pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
