@@ -130,6 +130,9 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 		l.problem(session, nil, "the broker alone sets it with group_protocol consumer (group.consumer.session.timeout.ms); remove it")
 	}
 	l.checkDeadLetter(p, at)
+	if p.Transform.HTTP != nil {
+		l.checkHTTP(p.Transform.HTTP, at.key("transform.http"))
+	}
 	if p.WorkersPerPartition > p.Workers {
 		l.clash(at, "workers_per_partition", p.WorkersPerPartition, "more than", "workers", p.Workers, "less than")
 	}

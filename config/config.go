@@ -129,6 +129,30 @@ type HTTP struct {
 	URLs        []string      `key:"urls"`
 	Timeout     time.Duration `key:"timeout"`       // of one attempt
 	MaxInFlight int           `key:"max_in_flight"` // attempts at one URL; 0 is no limit
+	Rate        float64       `key:"rate"`          // requests a second; 0 is no limit
+	// Headers are by name, no two of which differ in capitals only.
+	Headers map[string]Secret `key:"headers"`
+	// At most one of BearerTokenFile and BasicAuth is given.
+	BearerTokenFile      string     `key:"bearer_token_file"`
+	BasicAuth            *BasicAuth `key:"basic_auth"`
+	TLS                  WorkerTLS  `key:"tls"`
+	ProxyFromEnvironment bool       `key:"proxy_from_environment"`
+	AllowLinkLocal       bool       `key:"allow_link_local"`
+}
+
+// BasicAuth is a user and the file with the password.
+type BasicAuth struct {
+	Username     string `key:"username"`
+	PasswordFile string `key:"password_file"`
+}
+
+// WorkerTLS are the files for workers with https. An empty name means that the
+// file is not used.
+type WorkerTLS struct {
+	CAFile     string `key:"ca_file"`
+	CertFile   string `key:"cert_file"` // given if and only if KeyFile is
+	KeyFile    string `key:"key_file"`
+	ServerName string `key:"server_name"`
 }
 
 // Pass passes every record on as it is. It has no settings.

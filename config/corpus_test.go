@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -87,14 +88,46 @@ func TestGoodFiles(t *testing.T) {
 			t.Errorf("%s: what is printed does not load: %v\n%s", file, err, printed)
 			continue
 		}
-		if secret := cfg.Kafka.SASL.Password; secret.Reveal() != "" {
-			if got := cfg2.Kafka.SASL.Password.Reveal(); got != redacted {
-				t.Errorf("%s: printed the password %q, want %q", file, got, redacted)
+		for where, secrets := range secretsOf(&cfg, &cfg2) {
+			if got := secrets[1].Reveal(); secrets[0].Reveal() != "" && got != redacted {
+				t.Errorf("%s: printed %s as %q, want %q", file, where, got, redacted)
 			}
-			cfg2.Kafka.SASL.Password = secret
 		}
+		tellSecrets(&cfg, &cfg2)
 		if !reflect.DeepEqual(cfg, cfg2) {
 			t.Errorf("%s: loaded\n%+v\nbut what is printed loads as\n%+v\n%s", file, cfg, cfg2, printed)
+		}
+	}
+}
+
+// secretsOf returns the secrets of a configuration, and what stands in their place
+// in another.
+func secretsOf(cfg, other *Config) map[string][2]Secret {
+	secrets := map[string][2]Secret{"the password": {cfg.Kafka.SASL.Password, other.Kafka.SASL.Password}}
+	for i := range min(len(cfg.Pipelines), len(other.Pipelines)) {
+		a, b := cfg.Pipelines[i].Transform.HTTP, other.Pipelines[i].Transform.HTTP
+		if a == nil || b == nil {
+			continue
+		}
+		for name, value := range a.Headers {
+			secrets[fmt.Sprintf("header %s of pipeline %d", name, i)] = [2]Secret{value, b.Headers[name]}
+		}
+	}
+	return secrets
+}
+
+// tellSecrets gives another configuration the secrets of cfg where it has any.
+func tellSecrets(cfg, other *Config) {
+	other.Kafka.SASL.Password = cfg.Kafka.SASL.Password
+	for i := range min(len(cfg.Pipelines), len(other.Pipelines)) {
+		a, b := cfg.Pipelines[i].Transform.HTTP, other.Pipelines[i].Transform.HTTP
+		if a == nil || b == nil {
+			continue
+		}
+		for name, value := range a.Headers {
+			if _, ok := b.Headers[name]; ok {
+				b.Headers[name] = value
+			}
 		}
 	}
 }

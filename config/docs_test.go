@@ -107,6 +107,8 @@ func valueDoc(f *field) string {
 		duration: "duration", size: "size", pattern: "regular expression", start: "`earliest`, `latest`, time", program: "jq program", percent: "percentage", delay: "duration, `p95`",
 	}[f.kind]
 	switch {
+	case f.kind == table:
+		return "mapping of names to text"
 	case f.kind == list:
 		return "list of: " + valueDoc(f.item)
 	case f.enum != nil:

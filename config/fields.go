@@ -11,6 +11,7 @@ type kind uint8
 const (
 	object   kind = iota // the struct field is a struct, or a pointer to one that is nil unless given
 	list                 // a slice
+	table                // a map with keys of the user's own
 	text                 // string
 	secret               // Secret
 	integer              // int, int64
@@ -33,7 +34,7 @@ type field struct {
 	doc  string // sentences for the documentation and the schema
 
 	required bool
-	def      string // as text; for a list its only item
+	def      string // as text; for a list its only item; none for a table
 	defDoc   string // a default in words, where it is computed
 
 	// unbuilt marks a key of a feature that does not exist yet; unbuiltValues are
@@ -42,14 +43,14 @@ type field struct {
 	unbuiltValues []string
 
 	enum     []string
-	form     *regexp.Regexp // of a text; in the common subset of Go and JSON Schema
+	form     *regexp.Regexp // of a text, and of the keys of a table; in the common subset of Go and JSON Schema
 	formDoc  string         // what form demands, in words
 	min, max string         // in the notation of the kind; empty is no limit
 
 	fields []*field // of an object
 	oneOf  []string // exactly one of these keys of an object is given
 
-	item     *field // of a list
+	item     *field // of a list or table
 	minItems int
 }
 
@@ -82,6 +83,8 @@ var (
 	fullForm     = regexp.MustCompile(`^.+$`)
 	brokerForm   = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|` + hostChars + `+):` + portNumber + `$`)
 	listenForm   = regexp.MustCompile(`^(none|(\[[0-9A-Fa-f:.]+\]|` + hostChars + `*):(0|` + portNumber + `))$`)
+	tokenForm    = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110
+	userForm     = regexp.MustCompile(`^[^:]+$`)                       // RFC 7617
 	// Without user and password: what is printed and logged would show them.
 	urlForm = regexp.MustCompile(`^https?://[^\s/?#@]+([/?#][!-~]*)?$`)
 )
@@ -151,7 +154,21 @@ var pipelineFields = []*field{
 			{key: "urls", kind: list, required: true, minItems: 1, doc: "Addresses of the worker; each record is posted to one of them.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
 			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`."},
-			{key: "headers", kind: object, unbuilt: true, doc: "Request headers of your own."},
+			{key: "rate", kind: number, def: "0", min: "0", max: "1000000", doc: "Most requests a second to all addresses together; those that wait hold one of the `workers`. 0 is no limit."},
+			{key: "headers", kind: table, form: tokenForm, formDoc: "the name of an HTTP header", doc: "Request headers of your own, by name. Those that the [contract](workers.md) or the connection needs are refused; `Content-Type` and `User-Agent` may be replaced. Values are never shown.", item: &field{kind: secret}},
+			{key: "bearer_token_file", kind: text, doc: "File with the token to send as `Authorization: Bearer`. It may change at any time."},
+			{key: "basic_auth", kind: object, doc: "User and password to send as `Authorization: Basic`; not with `bearer_token_file`.", fields: []*field{
+				{key: "username", kind: text, required: true, form: userForm, formDoc: "at least one character, and no colon", doc: "User name."},
+				{key: "password_file", kind: text, required: true, form: fullForm, formDoc: "at least one character", doc: "File with the password. It may change at any time."},
+			}},
+			{key: "tls", kind: object, doc: "Files in PEM for `https://` addresses, read again for every connection.", fields: []*field{
+				{key: "ca_file", kind: text, doc: "Authorities to trust instead of the system's."},
+				{key: "cert_file", kind: text, doc: "Client certificate; needs `key_file`."},
+				{key: "key_file", kind: text, doc: "Its private key; needs `cert_file`."},
+				{key: "server_name", kind: text, doc: "Name that the worker's certificate must bear, if not the host in `urls`."},
+			}},
+			{key: "proxy_from_environment", kind: boolean, def: "false", doc: "Go through the proxies that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name."},
+			{key: "allow_link_local", kind: boolean, def: "false", doc: "Accept workers at link-local and cloud metadata addresses."},
 		}},
 		{key: "pass", kind: object, doc: "Pass records on as they are: `pass: {}`."},
 		{key: "simulate", kind: object, doc: "Take a log-normal time and pass the record on: for demos, tests and load trials.", fields: []*field{

@@ -28,7 +28,7 @@ func everyField(f *field, path string, v reflect.Value, visit func(f *field, pat
 			everyField(c, at, member(v, c.key), visit)
 		}
 	}
-	if f.item != nil {
+	if f.kind == list {
 		everyField(f.item, path+"[]", reflect.New(v.Type().Elem()).Elem(), visit)
 	}
 }
@@ -36,7 +36,7 @@ func everyField(f *field, path string, v reflect.Value, visit func(f *field, pat
 // TestFieldsAndSettingsAgree holds the tree and the structs together, both ways.
 func TestFieldsAndSettingsAgree(t *testing.T) {
 	kinds := map[kind]string{
-		text: "string", secret: "config.Secret", integer: "int int64", number: "float64", boolean: "bool",
+		text: "string", secret: "config.Secret", table: "map[string]config.Secret", integer: "int int64", number: "float64", boolean: "bool",
 		duration: "time.Duration", size: "int64", pattern: "*regexp.Regexp", start: "config.Start", program: "string", percent: "float64", delay: "config.Delay",
 	}
 	seen := 0

@@ -50,8 +50,15 @@ func TestEverySettingArrives(t *testing.T) {
 				OnDataLoss: "stop", Isolation: "read_uncommitted",
 			},
 			Order: "partition", Workers: 32, WorkersPerPartition: 8,
-			Window:      Window{Records: 1024, Bytes: 64 << 20},
-			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000/transform?x=1", "http://127.0.0.1:9001/transform"}, Timeout: 2 * time.Second, MaxInFlight: 16}},
+			Window: Window{Records: 1024, Bytes: 64 << 20},
+			Transform: Transform{HTTP: &HTTP{
+				URLs: []string{"http://127.0.0.1:9000/transform?x=1", "https://127.0.0.1:9001/transform"}, Timeout: 2 * time.Second, MaxInFlight: 16, Rate: 0.5,
+				Headers:   map[string]Secret{"X-Tenant": NewSecret("canary ${WORKERS}"), "Content-Type": NewSecret("application/json")},
+				BasicAuth: &BasicAuth{Username: "ann", PasswordFile: "/run/secrets/worker"},
+				TLS:       WorkerTLS{CAFile: "/etc/worker/ca.pem", CertFile: "/etc/worker/cert.pem", KeyFile: "/etc/worker/key.pem", ServerName: "worker"},
+
+				ProxyFromEnvironment: true, AllowLinkLocal: true,
+			}},
 			Retry:       Retry{Attempts: 3, Initial: 100 * time.Millisecond, Max: time.Minute, MaxElapsed: time.Hour},
 			Hedge:       Hedge{After: Delay{Quantile: 0.95}, Budget: 0.025},
 			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead"},

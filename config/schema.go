@@ -48,6 +48,7 @@ type schema struct {
 	Unique   bool    `json:"uniqueItems,omitempty"`
 
 	Properties properties `json:"properties,omitempty"`
+	Patterns   properties `json:"patternProperties,omitempty"`
 	Additional *bool      `json:"additionalProperties,omitempty"`
 	Required   []string   `json:"required,omitempty"`
 
@@ -108,6 +109,10 @@ func schemaOf(f *field) *schema {
 		s.Items = schemaOf(f.item)
 		s.MinItems = f.minItems
 		s.Unique = f.item.kind != object
+	case table:
+		s.Type = "object"
+		s.Patterns = properties{{f.form.String(), schemaOf(f.item)}}
+		s.Additional = new(bool)
 	default:
 		s = scalarSchema(f)
 	}

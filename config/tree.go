@@ -48,7 +48,7 @@ func setDefault(f *field, v reflect.Value, def string) {
 // String returns the kind as a problem names it: must be ….
 func (k kind) String() string {
 	switch k {
-	case object:
+	case object, table:
 		return "a mapping of keys to values"
 	case list:
 		return "a list"

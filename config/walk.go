@@ -40,7 +40,9 @@ func (l *loader) value(n *yaml.Node, f *field, v reflect.Value, p place) {
 		l.object(n, f, v, p)
 	case f.kind == list && n.Kind == yaml.SequenceNode:
 		l.list(n, f, v, p)
-	case f.kind != object && f.kind != list && n.Kind == yaml.ScalarNode:
+	case f.kind == table && n.Kind == yaml.MappingNode:
+		l.table(n, f, v, p)
+	case f.kind != object && f.kind != list && f.kind != table && n.Kind == yaml.ScalarNode:
 		l.scalar(n, f, v, p)
 	default:
 		l.problem(p, n, "is %s, must be %s%s", describe(n), f.kind, braceHint(n, f))
@@ -164,6 +166,39 @@ func (l *loader) list(n *yaml.Node, f *field, v reflect.Value, p place) {
 		} else if !l.places[at].bad {
 			first[elem.Interface()] = at
 		}
+	}
+}
+
+// table loads a mapping into a map. Its keys are names to which capitals make no
+// difference.
+func (l *loader) table(n *yaml.Node, f *field, v reflect.Value, p place) {
+	given := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		if k.Kind == yaml.ScalarNode && k.ShortTag() == "!!merge" {
+			l.problem(p.key(k.Value), k, "merge keys are not supported; an alias may stand for a whole value")
+			continue
+		}
+		if k.Kind != yaml.ScalarNode {
+			l.problem(p.key(""), k, "a key must be a word")
+			continue
+		}
+		at := p.key(k.Value)
+		if first, ok := given[strings.ToLower(k.Value)]; ok {
+			l.problem(at, k, "is given twice, first at line %d", first.Line)
+			continue
+		}
+		given[strings.ToLower(k.Value)] = k
+		if !f.form.MatchString(k.Value) {
+			l.problem(at, k, "is wrong: must be %s", f.formDoc)
+			continue
+		}
+		elem := reflect.New(v.Type().Elem()).Elem()
+		l.value(n.Content[i+1], f.item, elem, at)
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+		v.SetMapIndex(reflect.ValueOf(k.Value), elem)
 	}
 }
 

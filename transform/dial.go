@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"seriatim/internal/certs"
 )
 
 // A connectError is why no connection to the worker came about: nothing was
@@ -19,12 +21,22 @@ func (e *connectError) Unwrap() error { return e.err }
 
 type dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// dialers returns how connections are made, plain and with TLS. Both check the
-// address that is really dialled, whatever a name resolved to.
-func dialers(timeout time.Duration, config *tls.Config) (plain, secure dial) {
+// dialers returns how connections are made, plain and with TLS. Unless all may be
+// dialled, both check the address that is really dialled, whatever a name resolved
+// to. The files are read again for each connection.
+func dialers(timeout time.Duration, files certs.Files, all bool) (plain, secure dial) {
 	dialer := &net.Dialer{Timeout: timeout, Control: refuse}
-	secureDialer := &tls.Dialer{NetDialer: dialer, Config: config} // the timeout is for both handshakes
-	return marked(dialer.DialContext), marked(secureDialer.DialContext)
+	if all {
+		dialer.Control = nil
+	}
+	return marked(dialer.DialContext), marked(func(ctx context.Context, network, address string) (net.Conn, error) {
+		config, err := files.Config()
+		if err != nil {
+			return nil, err
+		}
+		secureDialer := &tls.Dialer{NetDialer: dialer, Config: config} // the timeout is for both handshakes
+		return secureDialer.DialContext(ctx, network, address)
+	})
 }
 
 func marked(dial dial) dial {
@@ -58,7 +70,7 @@ func refuse(_, address string, _ syscall.RawConn) error {
 	}
 	if ip := to.Addr(); forbidden(ip) {
 		return fmt.Errorf("%v is a link-local or cloud metadata address, where no worker is looked for; "+
-			"name another address in transform.http.urls", ip)
+			"name another address in transform.http.urls, or set transform.http.allow_link_local", ip)
 	}
 	return nil
 }

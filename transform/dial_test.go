@@ -3,12 +3,9 @@ package transform
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -31,24 +28,6 @@ func TestForbiddenAddresses(t *testing.T) {
 		if got := forbidden(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: got %v, want %v", address, got, want)
 		}
-	}
-}
-
-func TestTLS(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, r.Proto)
-	}))
-	t.Cleanup(server.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(server.Certificate())
-	client, err := newClient(HTTPOptions{URLs: []string{server.URL}}, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	out, err := processor.Call(t.Context(), client, processor.Input{Record: &kgo.Record{Topic: "in"}, Attempt: 1})
-	if err != nil || len(out) != 1 || string(out[0].Value) != "HTTP/1.1" {
-		t.Errorf("got %d outputs and error %v, want one over HTTP/1.1", len(out), err)
 	}
 }
 

@@ -320,6 +320,29 @@ func TestWaitingForRoom(t *testing.T) {
 	})
 }
 
+// TestRoomIsNotLost has room come just when who waits for it gives up.
+func TestRoomIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newEndpoints([]*url.URL{{Scheme: "http", Host: "a"}}, 1, slog.New(slog.DiscardHandler))
+		for range 200 {
+			l := s.mustTake(t, errand{})
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				if l, err := s.take(ctx, errand{}); err == nil {
+					s.give(l, nil)
+				}
+			}()
+			synctest.Wait()
+			cancel()
+			s.give(l, nil)
+			synctest.Wait()
+			if n := s.all[0].inFlight; n != 0 {
+				t.Fatalf("%d attempts are in flight for ever", n)
+			}
+		}
+	})
+}
+
 // TestEndpointsAtRandom takes and gives from many goroutines: no endpoint has ever
 // more than its limit, nobody waits for ever, and nothing is left over.
 func TestEndpointsAtRandom(t *testing.T) {

@@ -4,42 +4,22 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"seriatim/processor"
 )
-
-// HTTPOptions are the settings of [HTTP].
-type HTTPOptions struct {
-	// URLs are the addresses of the worker, http or https, at least one. Each may
-	// hold a user and a password.
-	URLs []string
-	// Timeout is for one attempt, from connecting to the last byte of the reply;
-	// 10s if zero.
-	Timeout time.Duration
-	// Connections is how many are kept and the most there are to one address, each
-	// busy with one attempt: as many as the pipeline has workers; 64 if zero.
-	Connections int
-	// MaxInFlight is the most attempts at once at one address, where others wait for
-	// room: Connections if zero or more than that.
-	MaxInFlight int
-	// Logger is told of addresses that are ejected and that are back; nobody is if
-	// nil.
-	Logger *slog.Logger
-}
 
 const (
 	// idleTimeout closes a connection before the worker does (Node and uvicorn
@@ -62,118 +42,12 @@ const (
 // A Client asks a worker over HTTP: one POST for each attempt. Make one with
 // [HTTP].
 type Client struct {
-	endpoints *endpoints
-	timeout   time.Duration
-	http      *http.Client
-}
-
-// HTTP returns a transform that asks a worker by the contract in
-// docs/workers.md. It makes no connection yet. The error names every option that
-// is wrong.
-//
-// It speaks HTTP/1.1, without proxy and compression, follows redirects (307 and
-// 308) within the host only, and refuses link-local and cloud metadata
-// addresses. An attempt is sent once: it is sent again by itself only if nothing
-// of it had been written to a connection that turned out to be closed, or if the
-// deployment behind one address is wrong and there is another.
-//
-// Of several addresses each attempt goes to the less loaded of two chosen at
-// random, and not to where the attempt before failed.
-func HTTP(opts HTTPOptions) (*Client, error) {
-	return newClient(opts, &tls.Config{MinVersion: tls.VersionTLS12})
-}
-
-func newClient(opts HTTPOptions, config *tls.Config) (*Client, error) {
-	if opts.Timeout == 0 {
-		opts.Timeout = 10 * time.Second
-	}
-	if opts.Connections == 0 {
-		opts.Connections = 64
-	}
-	var errs []error
-	if opts.Timeout < 0 {
-		errs = append(errs, fmt.Errorf("timeout: %v is negative", opts.Timeout))
-	}
-	if opts.Connections < 0 {
-		errs = append(errs, fmt.Errorf("connections: %d is negative", opts.Connections))
-	}
-	if opts.MaxInFlight < 0 {
-		errs = append(errs, fmt.Errorf("max_in_flight: %d is negative", opts.MaxInFlight))
-	}
-	urls, err := workerURLs(opts.URLs)
-	if errs = append(errs, err); errors.Join(errs...) != nil {
-		return nil, errors.Join(errs...)
-	}
-	if opts.MaxInFlight == 0 {
-		opts.MaxInFlight = opts.Connections
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-
-	patience := opts.Timeout / 2
-	if len(urls) > 1 {
-		patience = opts.Timeout / 4
-	}
-	plain, secure := dialers(min(maxDial, patience), config)
-	limit := min(opts.MaxInFlight, opts.Connections)
-	connections := limit * mostOnOneHost(urls)
-	return &Client{
-		endpoints: newEndpoints(urls, limit, opts.Logger),
-		timeout:   opts.Timeout,
-		http: &http.Client{
-			CheckRedirect: redirect,
-			Transport: &http.Transport{
-				DialContext:            plain,
-				DialTLSContext:         secure,
-				MaxConnsPerHost:        connections,
-				MaxIdleConnsPerHost:    connections,
-				IdleConnTimeout:        idleTimeout,
-				MaxResponseHeaderBytes: maxHeaders,
-				DisableCompression:     true,
-			},
-		},
-	}, nil
-}
-
-func workerURLs(addresses []string) ([]*url.URL, error) {
-	if len(addresses) == 0 {
-		return nil, errors.New("urls: there must be at least one")
-	}
-	urls := make([]*url.URL, len(addresses))
-	var errs []error
-	for i, address := range addresses {
-		u, err := workerURL(address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("urls[%d]: %w", i, err))
-		}
-		urls[i] = u
-	}
-	return urls, errors.Join(errs...)
-}
-
-func workerURL(address string) (*url.URL, error) {
-	u, err := url.Parse(address)
-	switch {
-	case err != nil: // its text would show a password
-		return nil, errors.New("the address of the worker is no URL; write http://host:port/path")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("the address of the worker must begin with http:// or https://, not %q", u.Scheme)
-	case u.Hostname() == "":
-		return nil, errors.New("the address of the worker has no host")
-	}
-	return u, nil
-}
-
-// mostOnOneHost returns how many of the addresses share one host, and so its
-// connections, at most.
-func mostOnOneHost(urls []*url.URL) int {
-	hosts, most := make(map[string]int), 0
-	for _, u := range urls {
-		hosts[u.Host]++
-		most = max(most, hosts[u.Host])
-	}
-	return most
+	endpoints   *endpoints
+	timeout     time.Duration
+	http        *http.Client
+	headers     []header // of every request, beside those of the record
+	credentials *credentials
+	pace        *rate.Limiter
 }
 
 // Close closes the connections that wait for the next attempt. Call it when no
@@ -194,6 +68,13 @@ func redirect(req *http.Request, via []*http.Request) error {
 // goes to the next, as long as half of the time is left: nobody has done anything
 // with the record yet.
 func (c *Client) Transform(parent context.Context, in processor.Input, out *processor.Outputs) error {
+	if err := c.wait(parent); err != nil {
+		return err
+	}
+	authorization, err := c.authorization()
+	if err != nil {
+		return err
+	}
 	what := errand{avoid: failedAt(in.Last)}
 	if in.Asked != nil {
 		if e, ok := in.Asked.Load().(*endpoint); ok {
@@ -212,7 +93,7 @@ func (c *Client) Transform(parent context.Context, in processor.Input, out *proc
 	defer cancel()
 	unsent := true
 	for {
-		err = c.ask(ctx, at.endpoint, in, out)
+		err = c.ask(ctx, at.endpoint, authorization, in, out)
 		c.endpoints.give(at, err)
 		var f *processor.Failure
 		if !errors.As(err, &f) || f.Kind != processor.Deployment {
@@ -220,8 +101,10 @@ func (c *Client) Transform(parent context.Context, in processor.Input, out *proc
 		}
 		unsent = unsent && f.Unsent
 		if what.tried = append(what.tried, at.endpoint); len(what.tried) < len(c.endpoints.all) && time.Since(began) < c.timeout/2 {
-			if at, err = c.endpoints.take(ctx, what); err == nil {
-				continue
+			if c.wait(ctx) == nil {
+				if at, err = c.endpoints.take(ctx, what); err == nil {
+					continue
+				}
 			}
 		}
 		f.Unsent = unsent
@@ -234,9 +117,31 @@ func (c *Client) Transform(parent context.Context, in processor.Input, out *proc
 
 var errTimeout = errors.New("transform.http.timeout")
 
+// wait waits for the turn of one request. The error is never nil before that,
+// which would filter the record.
+func (c *Client) wait(ctx context.Context) error {
+	err := c.pace.Wait(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// authorization returns the header's value; empty if none is wanted.
+func (c *Client) authorization() (string, error) {
+	if c.credentials == nil {
+		return "", nil
+	}
+	value, err := c.credentials.authorization(time.Now())
+	if err != nil {
+		return "", &processor.Failure{Kind: processor.Deployment, Unsent: true, Err: fmt.Errorf("transform.http.%w", err)}
+	}
+	return value, nil
+}
+
 // ask sends a record to one endpoint and reads the reply.
-func (c *Client) ask(ctx context.Context, e *endpoint, in processor.Input, out *processor.Outputs) error {
-	resp, err := c.http.Do(e.request(ctx, in))
+func (c *Client) ask(ctx context.Context, e *endpoint, authorization string, in processor.Input, out *processor.Outputs) error {
+	resp, err := c.http.Do(e.request(ctx, requestHeader(ctx, in, c.headers, authorization), in))
 	if err == nil {
 		err = e.reply(resp, in, out)
 		if resp.ContentLength != 0 && resp.ContentLength <= maxDrain {
@@ -272,6 +177,9 @@ func (e *endpoint) broken(err error) error {
 		return f
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return e.fail(processor.Retry, "closed the connection before its reply was complete")
+	case errors.As(err, &op) && op.Op == "remote error":
+		// What TLS 1.3 does not tell before: that it wants another certificate of us.
+		return e.fail(processor.Deployment, "ended the TLS connection: %w; check transform.http.tls", op)
 	case errors.As(err, &op):
 		return e.fail(processor.Retry, "the connection broke: %w", op)
 	default:
@@ -280,11 +188,11 @@ func (e *endpoint) broken(err error) error {
 }
 
 // request is the attempt as it is sent.
-func (e *endpoint) request(ctx context.Context, in processor.Input) *http.Request {
+func (e *endpoint) request(ctx context.Context, header http.Header, in processor.Input) *http.Request {
 	req := &http.Request{
 		Method: http.MethodPost,
 		URL:    e.url,
-		Header: requestHeader(ctx, in),
+		Header: header,
 		Body:   http.NoBody,
 		// For redirects, and for connections that were closed before a byte was written.
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(in.Value)), nil },
@@ -296,13 +204,17 @@ func (e *endpoint) request(ctx context.Context, in processor.Input) *http.Reques
 	return req.WithContext(ctx)
 }
 
-func requestHeader(ctx context.Context, in processor.Input) http.Header {
+func requestHeader(ctx context.Context, in processor.Input, others []header, authorization string) http.Header {
 	var names [32]string
 	var ends [32]int
 	f := fields{names: names[:0], ends: ends[:0], text: make([]byte, 0, 512)}
 
-	f.add("User-Agent", "seriatim")
-	f.add("Content-Type", "application/octet-stream")
+	for _, h := range others {
+		f.add(h.name, h.value)
+	}
+	if authorization != "" {
+		f.add("Authorization", authorization)
+	}
 	// In small letters, because net/http sends a request with an Idempotency-Key
 	// again when a connection that was used before breaks. A record that kills its
 	// worker would kill one behind each idle connection, all in one attempt.

@@ -169,7 +169,8 @@ func BenchmarkRequestHeader(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
 	defer cancel()
 	in := processor.Input{Record: &kgo.Record{Topic: "orders.in", Key: []byte("key"), Value: []byte("v"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}}}, Pipeline: "orders", Attempt: 1}
+	others := []header{{"Content-Type", "application/octet-stream"}, {"User-Agent", "seriatim"}}
 	for b.Loop() {
-		_ = requestHeader(ctx, in)
+		_ = requestHeader(ctx, in, others, "")
 	}
 }

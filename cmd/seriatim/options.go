@@ -92,7 +92,27 @@ func simulateOptions(c config.Simulate) transform.SimulateOptions {
 // httpOptions has a connection for each worker. It leaves out the logger, which
 // is no setting.
 func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
-	return transform.HTTPOptions{URLs: c.URLs, Timeout: c.Timeout, Connections: workers, MaxInFlight: c.MaxInFlight}
+	headers := make(map[string]string, len(c.Headers))
+	for name, value := range c.Headers {
+		headers[name] = value.Reveal()
+	}
+	var basic transform.BasicAuth
+	if c.BasicAuth != nil {
+		basic = transform.BasicAuth(*c.BasicAuth)
+	}
+	return transform.HTTPOptions{
+		URLs:                 c.URLs,
+		Timeout:              c.Timeout,
+		Connections:          workers,
+		MaxInFlight:          c.MaxInFlight,
+		Rate:                 c.Rate,
+		Headers:              headers,
+		BearerTokenFile:      c.BearerTokenFile,
+		BasicAuth:            basic,
+		TLS:                  transform.TLS(c.TLS),
+		ProxyFromEnvironment: c.ProxyFromEnvironment,
+		AllowLinkLocal:       c.AllowLinkLocal,
+	}
 }
 
 // transformOf returns the transform that the settings choose.
