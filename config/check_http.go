@@ -26,6 +26,10 @@ func (l *loader) checkHTTP(h *HTTP, at place) {
 		}
 	}
 
+	if http2 := at.key("http2"); h.HTTP2 && h.ProxyFromEnvironment && l.sound(http2) {
+		l.problem(http2, nil, "is not possible with proxy_from_environment; remove one of them")
+	}
+
 	tls, atTLS, urls := h.TLS, at.key("tls"), at.key("urls")
 	if !l.sound(atTLS) {
 		return

@@ -130,6 +130,7 @@ type HTTP struct {
 	Timeout     time.Duration `key:"timeout"`       // of one attempt
 	MaxInFlight int           `key:"max_in_flight"` // attempts at one URL; 0 is no limit
 	Rate        float64       `key:"rate"`          // requests a second; 0 is no limit
+	HTTP2       bool          `key:"http2"`         // not with ProxyFromEnvironment
 	// Headers are by name, no two of which differ in capitals only.
 	Headers map[string]Secret `key:"headers"`
 	// At most one of BearerTokenFile and BasicAuth is given.

@@ -155,6 +155,7 @@ var pipelineFields = []*field{
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
 			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`."},
 			{key: "rate", kind: number, def: "0", min: "0", max: "1000000", doc: "Most requests a second to all addresses together; those that wait hold one of the `workers`. 0 is no limit."},
+			{key: "http2", kind: boolean, def: "false", doc: "Speak HTTP/2 and nothing else: with `https://` as TLS agrees on it, with `http://` from the first byte (h2c). Attempts share connections, and a dead one is noticed by pings."},
 			{key: "headers", kind: table, form: tokenForm, formDoc: "the name of an HTTP header", doc: "Request headers of your own, by name. Those that the [contract](workers.md) or the connection needs are refused; `Content-Type` and `User-Agent` may be replaced. Values are never shown.", item: &field{kind: secret}},
 			{key: "bearer_token_file", kind: text, doc: "File with the token to send as `Authorization: Bearer`. It may change at any time."},
 			{key: "basic_auth", kind: object, doc: "User and password to send as `Authorization: Basic`; not with `bearer_token_file`.", fields: []*field{
@@ -167,7 +168,7 @@ var pipelineFields = []*field{
 				{key: "key_file", kind: text, doc: "Its private key; needs `cert_file`."},
 				{key: "server_name", kind: text, doc: "Name that the worker's certificate must bear, if not the host in `urls`."},
 			}},
-			{key: "proxy_from_environment", kind: boolean, def: "false", doc: "Go through the proxies that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name."},
+			{key: "proxy_from_environment", kind: boolean, def: "false", doc: "Go through the proxies that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name; not with `http2`."},
 			{key: "allow_link_local", kind: boolean, def: "false", doc: "Accept workers at link-local and cloud metadata addresses."},
 		}},
 		{key: "pass", kind: object, doc: "Pass records on as they are: `pass: {}`."},

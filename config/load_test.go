@@ -66,6 +66,21 @@ func TestEverySettingArrives(t *testing.T) {
 			Delivery: "exactly_once", AllowOldBrokers: true,
 			Commit: Commit{Interval: time.Second, Records: 500, Transaction: 250 * time.Millisecond}, DrainTimeout: 30 * time.Second,
 		}, {
+			Name: "tunnel",
+			Input: Input{
+				Topics: []string{"tunnel.in"}, Group: "seriatim.tunnel", GroupProtocol: "classic",
+				SessionTimeout: 45 * time.Second, RebalanceTimeout: time.Minute, Start: Start{End: true}, OnDataLoss: "stop", Isolation: "read_committed",
+			},
+			Order: "partition", Workers: 64,
+			Window:      Window{Records: 16384, Bytes: 128 << 20},
+			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000"}, Timeout: 10 * time.Second, HTTP2: true, BearerTokenFile: "token"}},
+			Retry:       Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second},
+			Hedge:       Hedge{HeadOnly: true, Budget: 0.05},
+			OnExhausted: "stop",
+			Output:      Output{Topic: "tunnel.out", Partition: "source", Provenance: true},
+			Delivery:    "at_least_once",
+			Commit:      Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}, DrainTimeout: 10 * time.Second,
+		}, {
 			Name: "noise",
 			Input: Input{
 				TopicsRegex: regexp.MustCompile(`^(?:noise\.(eu|us)\.(.+))$`), Group: "seriatim.noise", GroupProtocol: "classic",

@@ -3,6 +3,7 @@ package transform
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,7 +25,7 @@ type dial func(ctx context.Context, network, address string) (net.Conn, error)
 // dialers returns how connections are made, plain and with TLS. Unless all may be
 // dialled, both check the address that is really dialled, whatever a name resolved
 // to. The files are read again for each connection.
-func dialers(timeout time.Duration, files certs.Files, all bool) (plain, secure dial) {
+func dialers(timeout time.Duration, files certs.Files, http2, all bool) (plain, secure dial) {
 	dialer := &net.Dialer{Timeout: timeout, Control: refuse}
 	if all {
 		dialer.Control = nil
@@ -34,10 +35,20 @@ func dialers(timeout time.Duration, files certs.Files, all bool) (plain, secure 
 		if err != nil {
 			return nil, err
 		}
+		if http2 {
+			config.NextProtos = []string{"h2"}
+		}
 		secureDialer := &tls.Dialer{NetDialer: dialer, Config: config} // the timeout is for both handshakes
-		return secureDialer.DialContext(ctx, network, address)
+		conn, err := secureDialer.DialContext(ctx, network, address)
+		if err == nil && http2 && conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "h2" {
+			_ = conn.Close()
+			return nil, errNoHTTP2
+		}
+		return conn, err
 	})
 }
+
+var errNoHTTP2 = errors.New("does not speak HTTP/2; set transform.http.http2 to false")
 
 func marked(dial dial) dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {

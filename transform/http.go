@@ -29,6 +29,11 @@ const (
 	// Timeout, so that a worker out of reach is told from a slow one, and a quarter
 	// if there is another address to ask then.
 	maxDial = 5 * time.Second
+	// A connection of HTTP/2 with attempts on it that has been silent for pingAfter is
+	// asked for a sign of life, and closed if there is none for pingTimeout: that is
+	// long, because a worker may not answer while it computes.
+	pingAfter   = 5 * time.Second
+	pingTimeout = 10 * time.Second
 	// maxHeaders bounds the headers of a reply: 16 times what servers usually
 	// take in a request, and 16 MiB for 64 workers.
 	maxHeaders = 256 << 10
@@ -177,6 +182,8 @@ func (e *endpoint) broken(err error) error {
 		return f
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return e.fail(processor.Retry, "closed the connection before its reply was complete")
+	case notHTTP2(err):
+		return e.fail(processor.Deployment, "%w", errNoHTTP2)
 	case errors.As(err, &op) && op.Op == "remote error":
 		// What TLS 1.3 does not tell before: that it wants another certificate of us.
 		return e.fail(processor.Deployment, "ended the TLS connection: %w; check transform.http.tls", op)
@@ -185,6 +192,14 @@ func (e *endpoint) broken(err error) error {
 	default:
 		return e.fail(processor.Retry, "closed the connection, or its reply is malformed or has more than %d KiB of headers", maxHeaders>>10)
 	}
+}
+
+// notHTTP2 says whether err, which net/http has no name for, tells of an answer in
+// HTTP/1.1 to the first bytes of HTTP/2, or of a connection that was closed for
+// that before the request was written.
+func notHTTP2(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "looked like an HTTP/1.1 header") || strings.HasSuffix(text, "http2: client conn could not be established")
 }
 
 // request is the attempt as it is sent.

@@ -46,7 +46,11 @@ type HTTPOptions struct {
 	BasicAuth       BasicAuth
 	// TLS is for addresses with https.
 	TLS TLS
-	// ProxyFromEnvironment asks HTTP_PROXY, HTTPS_PROXY and NO_PROXY for the way.
+	// HTTP2 speaks HTTP/2 and nothing else: with https as TLS agrees on it, with http
+	// from the first byte (h2c). Attempts share connections then.
+	HTTP2 bool
+	// ProxyFromEnvironment asks HTTP_PROXY, HTTPS_PROXY and NO_PROXY for the way; not
+	// with HTTP2.
 	ProxyFromEnvironment bool
 	// AllowLinkLocal lets a worker have a link-local or cloud metadata address.
 	AllowLinkLocal bool
@@ -70,8 +74,7 @@ type TLS struct {
 // docs/workers.md. It makes no connection yet. The error names every option that
 // is wrong.
 //
-// It speaks HTTP/1.1, without compression and, unless told otherwise, without a
-// proxy; it follows redirects (307 and 308) within the host only, and refuses
+// It speaks HTTP/1.1 unless told otherwise, without compression; it follows redirects (307 and 308) within the host only, and refuses
 // link-local and cloud metadata addresses. An attempt is sent once: it is sent again by itself only if nothing
 // of it had been written to a connection that turned out to be closed, or if the
 // deployment behind one address is wrong and there is another.
@@ -98,7 +101,7 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	c.credentials, errCredentials = credentialsOf(opts)
 	files := certs.Files(opts.TLS)
 	_, errTLS := files.Config()
-	if err := errors.Join(opts.numbers(), errURLs, errHeaders, errCredentials, errTLS); err != nil {
+	if err := errors.Join(opts.check(), errURLs, errHeaders, errCredentials, errTLS); err != nil {
 		return nil, err
 	}
 	if opts.Rate > 0 {
@@ -110,8 +113,8 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	return c, nil
 }
 
-// numbers checks those of the options.
-func (opts HTTPOptions) numbers() error {
+// check looks at what is neither an address nor a header nor a file.
+func (opts HTTPOptions) check() error {
 	var errs []error
 	if opts.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("timeout: %v is negative", opts.Timeout))
@@ -121,6 +124,9 @@ func (opts HTTPOptions) numbers() error {
 	}
 	if opts.MaxInFlight < 0 {
 		errs = append(errs, fmt.Errorf("max_in_flight: %d is negative", opts.MaxInFlight))
+	}
+	if opts.HTTP2 && opts.ProxyFromEnvironment {
+		errs = append(errs, errors.New("http2: excludes proxy_from_environment"))
 	}
 	if opts.Rate < 0 || math.IsNaN(opts.Rate) {
 		errs = append(errs, fmt.Errorf("rate: %v is no number of requests a second", opts.Rate))
@@ -135,7 +141,7 @@ func transportOf(opts HTTPOptions, files certs.Files, urls, connections int) *ht
 		patience = opts.Timeout / 4
 	}
 	patience = min(maxDial, patience)
-	plain, secure := dialers(patience, files, opts.AllowLinkLocal)
+	plain, secure := dialers(patience, files, opts.HTTP2, opts.AllowLinkLocal)
 	t := &http.Transport{
 		DialContext:            plain,
 		DialTLSContext:         secure,
@@ -144,6 +150,13 @@ func transportOf(opts HTTPOptions, files certs.Files, urls, connections int) *ht
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxHeaders,
 		DisableCompression:     true,
+	}
+	if opts.HTTP2 {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP2(true)
+		t.Protocols.SetUnencryptedHTTP2(true)
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
+		t.MaxConnsPerHost = 0 // one does, unless the worker allows it few attempts at a time
 	}
 	if opts.ProxyFromEnvironment {
 		t.Proxy = http.ProxyFromEnvironment

@@ -278,6 +278,7 @@ func TestHTTPSecurityOptions(t *testing.T) {
 		"of the contract":     {headers("seriatim-offset", "canary"), "headers: Seriatim-Offset is set by the program alone"},
 		"of the connection":   {headers("content-length", "canary"), "headers: Content-Length is set by the program alone"},
 		"twice":               {transform.HTTPOptions{Headers: map[string]string{"x-a": "canary", "X-A": "canary"}}, "headers: X-A is given twice"},
+		"HTTP/2 by proxy":     {transform.HTTPOptions{HTTP2: true, ProxyFromEnvironment: true}, "http2: excludes proxy_from_environment"},
 		"rate":                {transform.HTTPOptions{Rate: -1}, "rate: -1 is no number"},
 	} {
 		test.opts.URLs = []string{"http://127.0.0.1:1"}

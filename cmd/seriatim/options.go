@@ -106,6 +106,7 @@ func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
 		Connections:          workers,
 		MaxInFlight:          c.MaxInFlight,
 		Rate:                 c.Rate,
+		HTTP2:                c.HTTP2,
 		Headers:              headers,
 		BearerTokenFile:      c.BearerTokenFile,
 		BasicAuth:            basic,

@@ -1,0 +1,282 @@
+package transform
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/testcerts"
+	"seriatim/processor"
+)
+
+// http2Worker runs a worker with HTTP/2 alone and counts its connections.
+func http2Worker(t *testing.T, start func(*httptest.Server), handler http.HandlerFunc) (url string, opened *atomic.Int64) {
+	t.Helper()
+	opened = new(atomic.Int64)
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(t.Output(), "", 0)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP2(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	start(server)
+	t.Cleanup(server.Close)
+	return server.URL, opened
+}
+
+func http2Client(t *testing.T, opts HTTPOptions) *Client {
+	t.Helper()
+	opts.HTTP2 = true
+	client, err := HTTP(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+func attempt(ctx context.Context, client *Client, value string) (string, error) {
+	out, err := processor.Call(ctx, client, processor.Input{
+		Record:   &kgo.Record{Topic: "in", Key: []byte("a b"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: "X-É", Value: []byte("1\r\n")}}},
+		Pipeline: "p", Attempt: 1,
+	})
+	if err != nil || len(out) == 0 {
+		return "", err
+	}
+	return string(out[0].Value), nil
+}
+
+func TestHTTP2(t *testing.T) {
+	authority := testcerts.New(t)
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, r.Proto+" "+r.Header.Get("Idempotency-Key")+" "+r.Header.Get("Seriatim-Key")+" "+strings.Join(r.Header["Seriatim-H-%58-%c3%89"], "|")+" "+string(body))
+	}
+	secure, _ := http2Worker(t, func(s *httptest.Server) {
+		s.EnableHTTP2 = true
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Issue(t, 2, "127.0.0.1")}}
+		s.StartTLS()
+	}, echo)
+	plain, _ := http2Worker(t, (*httptest.Server).Start, echo)
+	for _, url := range []string{secure, plain} {
+		client := http2Client(t, HTTPOptions{URLs: []string{url}, TLS: TLS{CAFile: authority.File(t)}})
+		got, err := attempt(t.Context(), client, "value")
+		if want := `HTTP/2.0 "p/in/0/0" a%20b 1%0D%0A value`; err != nil || got != want {
+			t.Errorf("%s: got %q and error %v, want %q", url, got, err, want)
+		}
+	}
+}
+
+// TestHTTP2SharesConnections also has many attempts at once before the first
+// connection is there.
+func TestHTTP2SharesConnections(t *testing.T) {
+	const workers = 64
+	var running atomic.Int64
+	all := make(chan struct{})
+	var used sync.Map
+	url, opened := http2Worker(t, (*httptest.Server).Start, func(w http.ResponseWriter, r *http.Request) {
+		used.Store(r.RemoteAddr, true)
+		if running.Add(1) == workers {
+			close(all)
+		}
+		<-all
+		w.WriteHeader(http.StatusNoContent)
+	})
+	client := http2Client(t, HTTPOptions{URLs: []string{url}, Connections: workers})
+	most := int64(workers)
+	for round := range 2 {
+		used.Clear()
+		var calls sync.WaitGroup
+		for range workers {
+			calls.Go(func() {
+				if _, err := attempt(t.Context(), client, "v"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		n := 0
+		used.Range(func(any, any) bool { n++; return true })
+		if got := opened.Load(); got > most || round == 1 && n > workers/8 {
+			t.Errorf("round %d: %d connections were opened and %d used for %d attempts at a time", round, got, n, workers)
+		}
+		most = opened.Load()
+	}
+}
+
+func TestHTTP2Failures(t *testing.T) {
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "v") }))
+	t.Cleanup(old.Close)
+	authority := testcerts.New(t)
+	oldSecure := httptest.NewUnstartedServer(old.Config.Handler)
+	oldSecure.Config.ErrorLog = log.New(t.Output(), "", 0)
+	oldSecure.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Issue(t, 3, "127.0.0.1")}}
+	oldSecure.StartTLS()
+	t.Cleanup(oldSecure.Close)
+	noALPN := silentTLS(t, authority)
+	worker := func(handler http.HandlerFunc) string {
+		url, _ := http2Worker(t, (*httptest.Server).Start, handler)
+		return url
+	}
+	for name, test := range map[string]struct {
+		url  string
+		kind processor.Kind
+		want string
+	}{
+		"HTTP/1.1 alone":         {old.URL, processor.Deployment, "does not speak HTTP/2; set transform.http.http2 to false"},
+		"HTTP/1.1 alone, secure": {oldSecure.URL, processor.Deployment, "no application protocol"},
+		"no protocol agreed on":  {noALPN, processor.Deployment, "does not speak HTTP/2; set"},
+		"stream reset":           {worker(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), processor.Retry, ""},
+		"reset within the body": {worker(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "secret")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}), processor.Retry, ""},
+		"huge headers": {worker(func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 300 {
+				w.Header().Set("X-"+strings.Repeat("x", i+1), strings.Repeat("x", 1024))
+			}
+		}), processor.Retry, ""},
+		"huge body": {worker(func(w http.ResponseWriter, _ *http.Request) {
+			for block := make([]byte, 64<<10); ; {
+				if _, err := w.Write(block); err != nil {
+					return
+				}
+			}
+		}), processor.Reject, "1048576"},
+		"unavailable": {worker(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), processor.Retry, "503"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := http2Client(t, HTTPOptions{URLs: []string{test.url}, Timeout: 20 * time.Second, TLS: TLS{CAFile: authority.File(t)}})
+			_, err := attempt(t.Context(), client, "secret")
+			var f *processor.Failure
+			if test.url == old.URL { // it closes the connection as well, which may be seen first
+				for i := 0; i < 20 && errors.As(err, &f) && f.Kind == processor.Retry; i++ {
+					_, err = attempt(t.Context(), client, "secret")
+				}
+			}
+			if !errors.As(err, &f) || f.Kind != test.kind || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("got error %v, want %v: … %s", err, test.kind, test.want)
+			}
+		})
+	}
+}
+
+// silentTLS runs a server that agrees on no protocol at the handshake.
+func silentTLS(t *testing.T, authority *testcerts.Authority) (url string) {
+	t.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{authority.Issue(t, 2, "127.0.0.1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				_, _ = io.Copy(io.Discard, conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	return "https://" + listener.Addr().String()
+}
+
+// TestHTTP2DeadConnection has a connection that no longer carries anything, and
+// says nothing of it: it is noticed long before the attempt's time is over.
+func TestHTTP2DeadConnection(t *testing.T) {
+	url, _ := http2Worker(t, (*httptest.Server).Start, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "v") })
+	var dead atomic.Bool
+	way := relay(t, strings.TrimPrefix(url, "http://"), &dead)
+	client := http2Client(t, HTTPOptions{URLs: []string{"http://" + way}, Timeout: time.Hour})
+	pings := client.http.Transport.(*http.Transport).HTTP2
+	if pings.SendPingTimeout != 5*time.Second || pings.PingTimeout != 10*time.Second {
+		t.Errorf("pings are %+v, want one after 5s of silence with 10s for an answer", pings)
+	}
+	pings.SendPingTimeout, pings.PingTimeout = 50*time.Millisecond, 50*time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := attempt(ctx, client, "v"); err != nil {
+		t.Fatal(err)
+	}
+	dead.Store(true)
+	_, err := attempt(ctx, client, "v")
+	var f *processor.Failure
+	if !errors.As(err, &f) || f.Kind != processor.Retry || !strings.Contains(err.Error(), "closed the connection") {
+		t.Fatalf("got error %v, want retry, as the connection is dead", err)
+	}
+	dead.Store(false)
+	if got, err := attempt(ctx, client, "v"); err != nil || got != "v" {
+		t.Errorf("over a new connection: got %q and error %v", got, err)
+	}
+}
+
+// relay passes connections on to an address, and swallows what it should while dead.
+func relay(t *testing.T, to string, dead *atomic.Bool) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copying sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		copying.Wait()
+	})
+	pass := func(into, from net.Conn) {
+		defer into.Close()
+		defer from.Close()
+		buffer := make([]byte, 4096)
+		for {
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			if dead.Load() {
+				continue
+			}
+			if _, err := into.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	copying.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			worker, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = conn.Close()
+				continue
+			}
+			copying.Go(func() { pass(worker, conn) })
+			copying.Go(func() { pass(conn, worker) })
+		}
+	})
+	return listener.Addr().String()
+}
