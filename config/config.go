@@ -119,6 +119,7 @@ type Window struct {
 // empty.
 type Transform struct {
 	HTTP     *HTTP     `key:"http"`
+	Exec     *Exec     `key:"exec"`
 	JQ       string    `key:"jq"` // a program that compiles
 	Pass     *Pass     `key:"pass"`
 	Simulate *Simulate `key:"simulate"`
@@ -154,6 +155,15 @@ type WorkerTLS struct {
 	CertFile   string `key:"cert_file"` // given if and only if KeyFile is
 	KeyFile    string `key:"key_file"`
 	ServerName string `key:"server_name"`
+}
+
+// Exec asks processes that it starts. Command has one entry at least.
+type Exec struct {
+	Command   []string      `key:"command"`
+	Processes int           `key:"processes"`
+	InFlight  int           `key:"in_flight"` // records that each has at a time
+	Timeout   time.Duration `key:"timeout"`   // of one attempt
+	Env       []string      `key:"env"`       // names of variables that they get
 }
 
 // Pass passes every record on as it is. It has no settings.

@@ -52,6 +52,7 @@ type field struct {
 
 	item     *field // of a list or table
 	minItems int
+	repeats  bool // an item may be listed twice
 }
 
 // child returns the field with that key, or nil.
@@ -80,6 +81,7 @@ var (
 	topicForm    = regexp.MustCompile(`^` + topicChars + `{1,249}$`)
 	templateForm = regexp.MustCompile(`^(` + topicChars + `|\{topic\}|\{[1-9]\}){1,249}$`)
 	nameForm     = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
+	envNameForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	fullForm     = regexp.MustCompile(`^.+$`)
 	brokerForm   = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|` + hostChars + `+):` + portNumber + `$`)
 	listenForm   = regexp.MustCompile(`^(none|(\[[0-9A-Fa-f:.]+\]|` + hostChars + `*):(0|` + portNumber + `))$`)
@@ -149,7 +151,7 @@ var pipelineFields = []*field{
 		{key: "records", kind: integer, def: "16384", min: "1", max: "16777216", doc: "Records of one partition. Make it many times `workers`, or finished records waiting for a slow one leave workers idle."},
 		{key: "bytes", kind: size, def: "128MiB", min: "64KiB", max: "1TiB", doc: "Bytes of the whole pipeline: keys, values and headers of inputs and outputs, and 256 B a record."},
 	}},
-	{key: "transform", kind: object, required: true, oneOf: []string{"http", "jq", "pass", "simulate", "exec"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
+	{key: "transform", kind: object, required: true, oneOf: []string{"http", "exec", "jq", "pass", "simulate"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{
 		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
 			{key: "urls", kind: list, required: true, minItems: 1, doc: "Addresses of the worker; each record is posted to one of them.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
@@ -171,6 +173,14 @@ var pipelineFields = []*field{
 			{key: "proxy_from_environment", kind: boolean, def: "false", doc: "Go through the proxies that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name; not with `http2`."},
 			{key: "allow_link_local", kind: boolean, def: "false", doc: "Accept workers at link-local and cloud metadata addresses."},
 		}},
+		{key: "exec", kind: object, doc: "Ask processes that Seriatim starts, over their standard input and output.", fields: []*field{
+			{key: "command", kind: list, required: true, minItems: 1, repeats: true, doc: "The program and its arguments; no shell reads it. Secrets don't belong here: everybody on the machine sees it.", item: &field{kind: text, form: fullForm, formDoc: "at least one character"}},
+			{key: "processes", kind: integer, def: "2", min: "1", max: "1000", doc: "Processes at a time."},
+			{key: "in_flight", kind: integer, def: "32", min: "1", max: "100000", doc: "Records that each of them has at a time."},
+			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt, from handing the record over."},
+			{key: "env", kind: list, doc: "Names of environment variables that the processes get beside `PATH`, `HOME`, `LANG`, `TMPDIR` and `TZ`, and no others.", item: &field{kind: text, form: envNameForm, formDoc: "the name of a variable: letters, digits and _"}},
+		}},
+		{key: "jq", kind: program, doc: "A program in the jq language that makes the outputs: of the value, which must be JSON, and of `$key`, `$headers`, `$timestamp`, `$topic`, `$partition`, `$offset`."},
 		{key: "pass", kind: object, doc: "Pass records on as they are: `pass: {}`."},
 		{key: "simulate", kind: object, doc: "Take a log-normal time and pass the record on: for demos, tests and load trials.", fields: []*field{
 			{key: "latency", kind: duration, def: "750ms", min: "0s", max: "1h", doc: "Mean time of an attempt."},
@@ -178,8 +188,6 @@ var pipelineFields = []*field{
 			{key: "failure_rate", kind: number, def: "0", min: "0", max: "1", doc: "Share of attempts that fail."},
 			{key: "seed", kind: integer, def: "1", min: "0", max: "9007199254740991", doc: "Seed of times and failures."},
 		}},
-		{key: "exec", kind: object, unbuilt: true, doc: "A subprocess."},
-		{key: "jq", kind: program, doc: "A program in the jq language that makes the outputs: of the value, which must be JSON, and of `$key`, `$headers`, `$timestamp`, `$topic`, `$partition`, `$offset`."},
 	}},
 	{key: "retry", kind: object, doc: "How failed attempts are repeated, with full jitter. Waiting holds no worker.", fields: []*field{
 		{key: "attempts", kind: integer, def: "5", min: "1", max: "1000000", doc: "Attempts at a record, the first included."},

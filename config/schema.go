@@ -108,7 +108,7 @@ func schemaOf(f *field) *schema {
 		s.Type = "array"
 		s.Items = schemaOf(f.item)
 		s.MinItems = f.minItems
-		s.Unique = f.item.kind != object
+		s.Unique = f.item.kind != object && !f.repeats
 	case table:
 		s.Type = "object"
 		s.Patterns = properties{{f.form.String(), schemaOf(f.item)}}

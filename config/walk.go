@@ -161,7 +161,7 @@ func (l *loader) list(n *yaml.Node, f *field, v reflect.Value, p place) {
 			l.origins = append(l.origins, at)
 			continue
 		}
-		if other, ok := first[elem.Interface()]; ok {
+		if other, ok := first[elem.Interface()]; ok && !f.repeats {
 			l.problem(at, item, "is listed twice, first at %s", l.where(other))
 		} else if !l.places[at].bad {
 			first[elem.Interface()] = at

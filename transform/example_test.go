@@ -111,3 +111,24 @@ func ExampleJQ() {
 	// {"customer":"c7","id":12345678901234567890}
 	// <nil>
 }
+
+// Exec starts the worker itself and ends it with Close.
+func ExampleExec() {
+	workers, err := transform.Exec(transform.ExecOptions{
+		Command:   []string{"node", "examples/node/stdio.mjs"},
+		Processes: 2,
+		InFlight:  32,
+		Timeout:   10 * time.Second,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer workers.Close()
+	out, err := processor.Call(context.Background(), workers, processor.Input{
+		Record:   &kgo.Record{Topic: "orders.in", Value: []byte(`{"id": 1}`)},
+		Pipeline: "orders",
+		Attempt:  1,
+	})
+	fmt.Println(len(out), err)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -212,6 +213,29 @@ func TestJQRunsInParallel(t *testing.T) {
 		})
 	}
 	attempts.Wait()
+}
+
+// TestJQTakesTheMachineInTurns: programs that loop get their time one after the
+// other, so that time says something about the program.
+func TestJQTakesTheMachineInTurns(t *testing.T) {
+	const timeout, rounds = 100 * time.Millisecond, 4
+	jq := program(t, "def f: f; f", timeout)
+	began := time.Now()
+	var attempts sync.WaitGroup
+	for range rounds * runtime.GOMAXPROCS(0) {
+		attempts.Go(func() {
+			in := input()
+			in.Value = []byte("1")
+			_, err := processor.Call(t.Context(), jq, in)
+			if f := fails(t, err); f.Kind != processor.Retry {
+				t.Errorf("got %v, want a retry", err)
+			}
+		})
+	}
+	attempts.Wait()
+	if took := time.Since(began); took < rounds*timeout {
+		t.Errorf("took %v, want %v at least", took, rounds*timeout)
+	}
 }
 
 func TestJQOptions(t *testing.T) {

@@ -116,6 +116,11 @@ func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
 	}
 }
 
+// execOptions leaves out the logger, which is no setting.
+func execOptions(c config.Exec) transform.ExecOptions {
+	return transform.ExecOptions{Command: c.Command, Processes: c.Processes, InFlight: c.InFlight, Timeout: c.Timeout, Env: c.Env}
+}
+
 // transformOf returns the transform that the settings choose.
 func transformOf(c config.Pipeline, log *slog.Logger) (processor.Transform, error) {
 	switch t := c.Transform; {
@@ -123,6 +128,10 @@ func transformOf(c config.Pipeline, log *slog.Logger) (processor.Transform, erro
 		opts := httpOptions(*t.HTTP, c.Workers)
 		opts.Logger = log
 		return transform.HTTP(opts)
+	case t.Exec != nil:
+		opts := execOptions(*t.Exec)
+		opts.Logger = log
+		return transform.Exec(opts)
 	case t.JQ != "":
 		return transform.JQ(transform.JQOptions{Program: t.JQ})
 	case t.Simulate != nil:

@@ -91,6 +91,7 @@ func TestEverySettingArrives(t *testing.T) {
 	}{
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
 		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Logger"}},
+		"exec":     {execOptions(filled[config.Exec]()), []string{"Logger"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
 			"Client", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",

@@ -29,6 +29,7 @@ type process struct {
 type pipeline struct {
 	name string
 	*processor.Pipeline
+	end func() // what its transform holds: connections, processes
 }
 
 type listener struct {
@@ -81,7 +82,11 @@ func (p *process) addPipelines(cfg config.Config, metrics *admin.Metrics) error 
 		if err != nil {
 			return fmt.Errorf("pipeline %s: %w", c.Name, err)
 		}
-		p.pipelines = append(p.pipelines, pipeline{c.Name, built})
+		end := func() {}
+		if t, ok := transform.(interface{ Close() }); ok {
+			end = t.Close
+		}
+		p.pipelines = append(p.pipelines, pipeline{c.Name, built, end})
 	}
 	return nil
 }
@@ -148,7 +153,9 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	var pipelines, servers sync.WaitGroup
 	for _, pl := range p.pipelines {
 		pipelines.Go(func() {
-			if err := pl.Run(running); err != nil {
+			err := pl.Run(running)
+			pl.end()
+			if err != nil {
 				ended <- fmt.Errorf("pipeline %s: %w", pl.name, err)
 			}
 		})

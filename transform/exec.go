@@ -1,0 +1,438 @@
+package transform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"seriatim/processor"
+)
+
+// ExecOptions are the settings of [Exec].
+type ExecOptions struct {
+	// Command is the program and its arguments. No shell reads it; a program
+	// without a slash is looked up in our PATH.
+	Command []string
+	// Processes is how many run at a time; 2 if zero.
+	Processes int
+	// InFlight is how many records each of them has at a time; 32 if zero.
+	InFlight int
+	// Timeout is for one attempt, from handing the record over; 10s if zero.
+	Timeout time.Duration
+	// Env are names of variables of our environment that the processes get beside
+	// PATH, HOME, LANG, TMPDIR and TZ. They get no others.
+	Env []string
+	// Logger gets what the processes write to stderr; none if nil.
+	Logger *slog.Logger
+}
+
+const (
+	// startTimeout is the longest that a process may take to say that it is ready.
+	startTimeout = 30 * time.Second
+	// firstRestart is the wait before a process that ended badly is started again,
+	// doubled up to lastRestart until one has answered.
+	firstRestart = 100 * time.Millisecond
+	lastRestart  = 5 * time.Second
+	// crashLoop is how many processes in a row may end with records before one is
+	// answered, until it is taken for the fault of the program.
+	crashLoop = 3
+)
+
+// A Pool asks worker processes, which it starts with the first attempt and keeps
+// running. Make one with [Exec].
+type Pool struct {
+	opts    ExecOptions
+	name    string // of the program, in errors: arguments may hold secrets
+	log     *slog.Logger
+	start   sync.Once
+	ctx     context.Context // ends with Close
+	stop    context.CancelFunc
+	keepers sync.WaitGroup
+
+	mu      sync.Mutex
+	ready   []*process    // those that take records
+	unready error         // why the last one did not get ready; nil when one has since
+	changed chan struct{} // closed when an attempt that waits should look again
+	waiting int           // such attempts
+
+	// Since a record was answered last:
+	crashes int
+	victims map[victim]struct{} // records that were with processes that crashed
+}
+
+type victim struct {
+	topic     string
+	partition int32
+	offset    int64
+}
+
+// Exec returns a transform that asks processes by the contract in
+// docs/workers.md. It starts none yet. The error names every option that is
+// wrong.
+//
+// Each process leads a process group of its own, which is killed when the process
+// has ended. On Linux it is killed when we die, in whatever way; elsewhere the end
+// of its standard input tells it to end.
+func Exec(opts ExecOptions) (*Pool, error) {
+	if opts.Processes == 0 {
+		opts.Processes = 2
+	}
+	if opts.InFlight == 0 {
+		opts.InFlight = 32
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = 10 * time.Second
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	var errs []error
+	if len(opts.Command) == 0 || opts.Command[0] == "" {
+		errs = append(errs, errors.New("command: names no program"))
+	}
+	if opts.Processes < 0 {
+		errs = append(errs, fmt.Errorf("processes: %d is negative", opts.Processes))
+	}
+	if opts.InFlight < 0 {
+		errs = append(errs, fmt.Errorf("in_flight: %d is negative", opts.InFlight))
+	}
+	if opts.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("timeout: %v is negative", opts.Timeout))
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	name := filepath.Base(opts.Command[0])
+	p := &Pool{
+		opts:    opts,
+		name:    name,
+		log:     opts.Logger.With("worker", name),
+		changed: make(chan struct{}),
+		victims: make(map[victim]struct{}),
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// Close ends all processes: it closes their standard input, and after half a
+// second each sends SIGTERM and SIGKILL to those that are left. Attempts that
+// still run fail, and so do later ones.
+func (p *Pool) Close() {
+	p.start.Do(func() {}) // from now on none is started
+	p.stop()
+	p.mu.Lock()
+	p.wake()
+	p.mu.Unlock()
+	p.keepers.Wait()
+}
+
+// Transform makes one attempt.
+func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+	p.start.Do(func() {
+		for range p.opts.Processes {
+			p.keepers.Go(p.keep)
+		}
+	})
+	w, c, err := p.acquire(ctx, in)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(p.opts.Timeout)
+	defer timer.Stop()
+	line := appendRequest(make([]byte, 0, 512+len(in.Value)), c.id, in, time.Now().Add(p.opts.Timeout))
+	lines := w.lines
+	for {
+		select {
+		case lines <- line:
+			lines = nil // sent
+		case a := <-c.answer:
+			if a.err != nil {
+				return a.err
+			}
+			return p.outcome(a.line, in, out)
+		case <-timer.C:
+			p.abandon(w, c, true)
+			return p.fail(processor.Retry, "no answer within %v (transform.exec.timeout)", p.opts.Timeout)
+		case <-ctx.Done():
+			p.abandon(w, c, false)
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// fail returns how an attempt failed, beginning with the program.
+func (p *Pool) fail(kind processor.Kind, format string, args ...any) *processor.Failure {
+	return &processor.Failure{Kind: kind, Err: fmt.Errorf("worker %s: "+format, append([]any{p.name}, args...)...)}
+}
+
+// A call is an attempt that a process has been given. What is not the answer's is
+// guarded by the pool's mutex.
+type call struct {
+	id        uint64
+	record    victim
+	began     time.Time
+	answer    chan response // has room for one
+	abandoned bool          // nobody waits for the answer
+}
+
+type response struct {
+	line []byte
+	err  error
+}
+
+// leastLoaded returns the process with the fewest records, but for the given one;
+// nil if none has a place. p.mu is held.
+func (p *Pool) leastLoaded(but *process) (least *process) {
+	for _, w := range p.ready {
+		if w != but && len(w.calls) < p.opts.InFlight && (least == nil || len(w.calls) < len(least.calls)) {
+			least = w
+		}
+	}
+	return least
+}
+
+// acquire takes a place at the process with the fewest records. It waits until
+// there is one, but not while no process gets ready. A second attempt that runs
+// beside the first goes to another process if there is one with a place.
+func (p *Pool) acquire(ctx context.Context, in processor.Input) (*process, *call, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var has *process // the record now, of which this is a second attempt
+	if in.Asked != nil {
+		has, _ = in.Asked.Load().(*process)
+	}
+	for {
+		w := p.leastLoaded(has)
+		if w == nil && has != nil {
+			w = p.leastLoaded(nil)
+		}
+		switch {
+		case p.ctx.Err() != nil:
+			return nil, nil, p.fail(processor.Retry, "is being stopped")
+		case w != nil:
+			if in.Asked != nil {
+				in.Asked.Store(w)
+			}
+			return w, w.call(victim{in.Topic, in.Partition, in.Offset}), nil
+		case p.unready != nil && len(p.ready) == 0:
+			f := p.fail(processor.Deployment, "does not get ready: %w", p.unready)
+			f.Unsent = true
+			return nil, nil, f
+		}
+		changed := p.changed
+		p.waiting++
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		p.mu.Lock()
+		p.waiting--
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
+// wake has waiting attempts look again. p.mu is held.
+func (p *Pool) wake() {
+	if p.waiting > 0 {
+		close(p.changed)
+		p.changed = make(chan struct{})
+	}
+}
+
+// abandon gives up an attempt that the process still has. Its place stays taken
+// until it is answered. A process that answers nothing, or has half of its
+// places taken so, gets no more records and is replaced.
+func (p *Pool) abandon(w *process, c *call, timedOut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.abandoned = true
+	if !timedOut {
+		// The worker may take its time: nobody told it.
+		left := max(0, p.opts.Timeout-time.Since(c.began))
+		time.AfterFunc(left, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.overdue(w, c)
+		})
+	} else {
+		p.overdue(w, c)
+	}
+	p.retired(w)
+}
+
+// overdue notes that a process has not answered in time. p.mu is held.
+func (p *Pool) overdue(w *process, c *call) {
+	if w.calls[c.id] != c {
+		return // meanwhile it has
+	}
+	w.overdue++
+	if silent := w.heard.Before(c.began); silent || 2*w.overdue >= p.opts.InFlight {
+		w.retiring = true
+		p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+	}
+	p.retired(w)
+}
+
+// retired ends a process that gets no more records when nobody waits for it any
+// more. p.mu is held.
+func (p *Pool) retired(w *process) {
+	if !w.retiring {
+		return
+	}
+	for _, c := range w.calls {
+		if !c.abandoned {
+			return
+		}
+	}
+	w.end(fmt.Errorf("%d records were not answered within %v; it is replaced", w.overdue, p.opts.Timeout))
+}
+
+// answered takes an answer to its attempt. The error ends the process.
+func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
+	id, ok := idOf(line)
+	if !ok {
+		return errors.New(`a line of its output is no answer: it must be a JSON object with an "id"; what is not for Seriatim belongs on stderr`)
+	}
+	p.mu.Lock()
+	c := w.calls[id]
+	if c == nil {
+		issued := id <= w.issued
+		p.mu.Unlock()
+		if !issued {
+			return fmt.Errorf("it answered id %d, which it was not given", id)
+		}
+		p.log.Debug("a second answer to a record is dropped", "pid", w.pid, "id", id)
+		return nil
+	}
+	delete(w.calls, id)
+	w.heard = time.Now()
+	p.crashes = 0
+	clear(p.victims)
+	late := c.abandoned
+	p.retired(w)
+	p.wake()
+	p.mu.Unlock()
+	switch {
+	case late:
+		p.log.Debug("an answer that came too late is dropped", "pid", w.pid, "id", id)
+	case tooLong:
+		c.answer <- response{err: p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxLine)}
+	default:
+		c.answer <- response{line: slices.Clone(line)}
+	}
+	return nil
+}
+
+// keep keeps one process running until the pool is closed.
+func (p *Pool) keep() {
+	// The kernel sends the parent-death signal when the thread that started the
+	// process ends. This one ends with this goroutine, when the process has ended.
+	runtime.LockOSThread()
+	var wait time.Duration
+	for p.ctx.Err() == nil {
+		if p.run() {
+			wait = 0
+			continue
+		}
+		wait = min(max(firstRestart, 2*wait), lastRestart)
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		case <-p.ctx.Done():
+		}
+	}
+}
+
+// run runs one process to its end. It reports whether the next one can be started
+// at once: this one has answered, or was replaced.
+func (p *Pool) run() bool {
+	w, err := launch(p)
+	if err != nil {
+		p.failedStart(fmt.Errorf("it cannot be started: %w", err))
+		return false
+	}
+	w.attend(p.ctx)
+
+	p.mu.Lock()
+	p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+	served, began := !w.heard.IsZero(), w.began
+	calls := p.crash(w)
+	p.mu.Unlock()
+	switch {
+	case p.ctx.Err() != nil:
+		p.log.Debug("a worker process was ended", "pid", w.pid, "reason", w.why)
+		return false
+	case began.IsZero():
+		p.failedStart(w.why)
+		return false
+	case calls > 0:
+		p.log.Error("a worker process ended with records, which are tried again", "pid", w.pid, "records", calls, "reason", w.why)
+	default:
+		p.log.Warn("a worker process ended", "pid", w.pid, "reason", w.why)
+	}
+	return served
+}
+
+// crash fails the attempts that a process had when it ended, and returns their
+// number. p.mu is held.
+//
+// Each is a retry, for any of them may have killed it. But if one process after
+// the other dies without an answer, and not all with one and the same record, it is
+// the program: the pipeline shall pause instead of using up all attempts. A
+// pipeline then finds out by itself if it is one record after all.
+func (p *Pool) crash(w *process) (failed int) {
+	for _, c := range w.calls {
+		if !c.abandoned {
+			failed++
+			if len(p.victims) < 1000 {
+				p.victims[c.record] = struct{}{}
+			}
+		}
+	}
+	if failed > 0 {
+		p.crashes++
+	}
+	kind, words := processor.Retry, "ended with the record: %w"
+	if p.crashes >= crashLoop && len(p.victims) > 1 {
+		kind, words = processor.Deployment, "one process after the other ends with its records: %w"
+	}
+	for id, c := range w.calls {
+		delete(w.calls, id)
+		if !c.abandoned {
+			c.answer <- response{err: p.fail(kind, words, w.why)}
+		}
+	}
+	p.wake()
+	return failed
+}
+
+// failedStart notes that a process did not get ready.
+func (p *Pool) failedStart(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unready == nil || p.unready.Error() != why.Error() {
+		p.log.Error("a worker process does not get ready; it is started again, up to 5 s apart", "reason", why)
+	}
+	p.unready = why
+	p.wake()
+}
+
+// join has a process take records.
+func (p *Pool) join(w *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.began = time.Now()
+	p.unready = nil
+	p.ready = append(p.ready, w)
+	p.wake()
+	p.log.Info("a worker process is ready", "pid", w.pid)
+}

@@ -1,0 +1,185 @@
+package transform
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
+)
+
+// appendRequest appends an attempt as the line that a process gets.
+func appendRequest(dst []byte, id uint64, in processor.Input, deadline time.Time) []byte {
+	key := in.IdempotencyKey()
+	dst = strconv.AppendUint(append(dst, `{"id":`...), id, 10)
+	dst = appendText(append(dst, `,"pipeline":`...), []byte(in.Pipeline))
+	dst = appendText(append(dst, `,"topic":`...), []byte(in.Topic))
+	dst = strconv.AppendInt(append(dst, `,"partition":`...), int64(in.Partition), 10)
+	dst = strconv.AppendInt(append(dst, `,"offset":`...), in.Offset, 10)
+	dst = strconv.AppendInt(append(dst, `,"timestamp":`...), in.Timestamp.UnixMilli(), 10)
+	dst = appendBytes(append(dst, `,"key":`...), in.Key)
+	dst = appendBytes(append(dst, `,"value":`...), in.Value)
+	dst = appendHeaders(append(dst, `,"headers":`...), in.Headers)
+	dst = strconv.AppendInt(append(dst, `,"attempt":`...), int64(in.Attempt), 10)
+	dst = strconv.AppendInt(append(dst, `,"deadline_ms":`...), deadline.UnixMilli(), 10)
+	dst = appendText(append(dst, `,"idempotency_key":`...), []byte(key))
+	dst = appendTrace(append(dst, `,"traceparent":"`...), in, key)
+	return append(dst, "\"}\n"...)
+}
+
+// appendBytes appends bytes as they stand in JSON, see textOf.
+func appendBytes(dst, b []byte) []byte {
+	switch {
+	case b == nil:
+		return append(dst, "null"...)
+	case utf8.Valid(b):
+		return appendText(dst, b)
+	default:
+		dst = append(dst, `{"base64":"`...)
+		return append(base64.StdEncoding.AppendEncode(dst, b), `"}`...)
+	}
+}
+
+// appendText appends UTF-8 text as a JSON string. U+2028 and U+2029 are escaped
+// too: JSON does not ask for it, but some readers of lines end one there, such as
+// Python's splitlines.
+func appendText(dst, text []byte) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	from := 0
+	for i, c := range text {
+		separator := c == 0xe2 && i+2 < len(text) && text[i+1] == 0x80 && text[i+2]&^1 == 0xa8
+		if c >= ' ' && c != '"' && c != '\\' && !separator {
+			continue
+		}
+		dst = append(dst, text[from:i]...)
+		if separator {
+			dst = append(dst, `\u202`...)
+			dst = append(dst, hex[text[i+2]&15])
+			from = i + 3
+			continue
+		}
+		from = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	return append(append(dst, text[from:]...), '"')
+}
+
+// appendHeaders appends headers as headersOf makes them.
+func appendHeaders(dst []byte, headers []kgo.RecordHeader) []byte {
+	if len(headers) == 0 {
+		return append(dst, "{}"...)
+	}
+	object := headersOf(headers)
+	dst = append(dst, '{')
+	for i := range headers {
+		name := strings.ToValidUTF8(headers[i].Key, "\uFFFD")
+		value, first := object[name]
+		if !first {
+			continue // written with the first of its name
+		}
+		delete(object, name)
+		if dst[len(dst)-1] != '{' {
+			dst = append(dst, ',')
+		}
+		dst = append(appendText(dst, []byte(name)), ':')
+		text, err := json.Marshal(value)
+		if err != nil {
+			panic("headers cannot be written as JSON: " + err.Error()) // text, null, arrays of them
+		}
+		dst = append(dst, text...)
+	}
+	return append(dst, '}')
+}
+
+// idOf returns the id of an answer. If that begins with it nothing else is read:
+// the whole line is for the attempt to read, beside others.
+func idOf(line []byte) (id uint64, ok bool) {
+	if id, ok := leadingID(line); ok {
+		return id, true
+	}
+	var a struct{ ID *uint64 }
+	if json.Unmarshal(line, &a) != nil || a.ID == nil {
+		return 0, false
+	}
+	return *a.ID, true
+}
+
+func leadingID(line []byte) (id uint64, ok bool) {
+	rest := bytes.TrimLeft(line, " \t")
+	for _, token := range []string{"{", `"id"`, ":"} {
+		if !bytes.HasPrefix(rest, []byte(token)) {
+			return 0, false
+		}
+		rest = bytes.TrimLeft(rest[len(token):], " \t")
+	}
+	digits := 0
+	for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
+		digits++
+	}
+	id, err := strconv.ParseUint(string(rest[:digits]), 10, 64)
+	return id, err == nil
+}
+
+// outcome reads an answer: it adds the outputs, or returns why the attempt failed.
+func (p *Pool) outcome(line []byte, in processor.Input, out *processor.Outputs) error {
+	err := p.read(line, in, out)
+	var broken *malformedError
+	switch {
+	case errors.As(err, &broken):
+		return p.fail(processor.Retry, "its answer breaks the contract: %w; mend the worker (docs/workers.md)", broken)
+	case errors.Is(err, errTooMany):
+		return p.fail(processor.Reject, "its answer has more than %d outputs; have it make fewer of one record", maxOutputs)
+	}
+	return err
+}
+
+func (p *Pool) read(line []byte, in processor.Input, out *processor.Outputs) error {
+	if !utf8.Valid(line) { // the decoder would replace what is not
+		return malformed(`it is not UTF-8; send such bytes as {"base64": "…"}`)
+	}
+	var a struct {
+		ID      json.RawMessage
+		Outputs json.RawMessage
+		Error   *string
+		Kind    string
+		AfterMS uint32 `json:"after_ms"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&a); err != nil || decoder.More() {
+		return malformed(`it is not one JSON object of "id" and "outputs", or "id", "error", "kind" and "after_ms"`)
+	}
+	switch {
+	case (a.Outputs == nil) == (a.Error == nil):
+		return malformed(`it must have one of "outputs" and "error"; [] is no output`)
+	case a.Error == nil && (a.Kind != "" || a.AfterMS != 0):
+		return malformed(`"kind" and "after_ms" stand with "error" only`)
+	case a.Error == nil && a.Outputs[0] != '[':
+		return malformed(`"outputs" is not an array`)
+	case a.Error == nil:
+		return addOutputs(outline{in.Key, in.Headers}, a.Outputs, out)
+	case a.Kind == "reject":
+		return p.fail(processor.Reject, "answered reject: this record can never work: %s", said(*a.Error))
+	case a.Kind == "retry" || a.Kind == "":
+		failure := p.fail(processor.Retry, "answered retry: %s", said(*a.Error))
+		failure.After = time.Duration(a.AfterMS) * time.Millisecond
+		return failure
+	default:
+		return malformed(`"kind" must be retry or reject`)
+	}
+}

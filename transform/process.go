@@ -1,0 +1,316 @@
+package transform
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// maxLine is the longest answer: room for outputs of maxList as JSON.
+	maxLine = maxList + 64<<10
+	// endless is how long a line may be that is too long, before its process is
+	// ended.
+	endless = 16 * maxLine
+	// stopGrace is how long a process may take to end when its input ends, and then
+	// again after SIGTERM, so that a drain keeps its promise.
+	stopGrace = 500 * time.Millisecond
+	// pipeGrace is how long a pipe is read on when the process has ended, in case
+	// that a process which left the group holds it open.
+	pipeGrace = 500 * time.Millisecond
+	// lastWords is how many of the last lines of stderr a failure shows, longestWord
+	// how much of each.
+	lastWords, longestWord = 5, 300
+)
+
+// A process is one worker process. The fields of the second block are guarded by
+// the pool's mutex; those of the third are for reading when it has ended.
+type process struct {
+	pool   *Pool
+	cmd    *exec.Cmd
+	pid    int
+	lines  chan []byte // to be written; has room for all places
+	stdin  *os.File
+	stdout *os.File
+	stderr *os.File
+	ready  chan struct{} // closed when it said that it is
+	eof    chan struct{} // closed when its output has ended
+	ending chan struct{} // closed by end
+	gone   chan struct{} // closed when it has ended
+
+	calls    map[uint64]*call
+	issued   uint64    // the last id
+	began    time.Time // when it was ready
+	heard    time.Time // of the last answer
+	overdue  int       // records that it has not answered in time
+	retiring bool
+
+	endOnce sync.Once
+	why     error // of the end
+	words   []string
+}
+
+// launch starts a process. The calling thread must outlive it.
+func launch(p *Pool) (*process, error) {
+	w := &process{
+		pool:   p,
+		cmd:    exec.Command(p.opts.Command[0], p.opts.Command[1:]...),
+		lines:  make(chan []byte, p.opts.InFlight),
+		ready:  make(chan struct{}),
+		eof:    make(chan struct{}),
+		ending: make(chan struct{}),
+		gone:   make(chan struct{}),
+		calls:  make(map[uint64]*call),
+	}
+	w.cmd.Env = environment(p.opts.Env)
+	w.cmd.SysProcAttr = leader()
+	// Pipes of our own: those of os/exec are closed at the end of the process, with
+	// what it wrote last.
+	var theirs [3]*os.File
+	var errs [3]error
+	theirs[0], w.stdin, errs[0] = os.Pipe()
+	w.stdout, theirs[1], errs[1] = os.Pipe()
+	w.stderr, theirs[2], errs[2] = os.Pipe()
+	err := errors.Join(errs[:]...)
+	if err == nil {
+		w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = theirs[0], theirs[1], theirs[2]
+		err = w.cmd.Start()
+	}
+	for _, f := range theirs {
+		_ = f.Close() // nil where there is none
+	}
+	if err != nil {
+		w.closePipes()
+		return nil, err
+	}
+	w.pid = w.cmd.Process.Pid
+	return w, nil
+}
+
+func (w *process) closePipes() {
+	for _, f := range []*os.File{w.stdin, w.stdout, w.stderr} {
+		_ = f.Close() // maybe twice
+	}
+}
+
+// environment is what a process sees of ours.
+func environment(names []string) []string {
+	env := []string{} // nil would be all of it
+	for _, name := range append([]string{"PATH", "HOME", "LANG", "TMPDIR", "TZ"}, names...) {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// call gives the process a record. The pool's mutex is held.
+func (w *process) call(record victim) *call {
+	w.issued++
+	c := &call{id: w.issued, record: record, began: time.Now(), answer: make(chan response, 1)}
+	w.calls[c.id] = c
+	return c
+}
+
+// end has the process end. The first reason counts.
+func (w *process) end(why error) {
+	w.endOnce.Do(func() {
+		w.why = why
+		close(w.ending)
+	})
+}
+
+// attend runs the process from its start to its end, and returns when nothing of
+// it is left. ctx ends it.
+func (w *process) attend(ctx context.Context) {
+	var pipes, input sync.WaitGroup
+	pipes.Go(w.readAnswers)
+	pipes.Go(w.readErrors)
+	input.Go(w.write)
+	exited := make(chan error, 1)
+	go func() { exited <- w.cmd.Wait() }()
+
+	late := time.NewTimer(startTimeout)
+	defer late.Stop()
+	var next <-chan time.Time // when to be less patient
+	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}
+	ready, eof, ending, done := w.ready, w.eof, w.ending, ctx.Done()
+	stop := func() {
+		if next == nil {
+			_ = w.stdin.Close()
+			next = time.After(stopGrace)
+		}
+	}
+	var status error
+	for running := true; running; {
+		select {
+		case <-ready:
+			ready = nil
+			late.Stop()
+			w.pool.join(w)
+		case <-late.C:
+			w.end(fmt.Errorf(`it has not said {"seriatim":1} within %v`, startTimeout))
+		case <-eof: // it ends, or has closed its output
+			eof = nil
+			if next == nil {
+				next = time.After(stopGrace)
+			}
+		case <-done:
+			done = nil
+			stop()
+		case <-ending:
+			ending = nil
+			stop()
+		case <-next:
+			w.end(errors.New("it closed its output")) // unless there is another reason
+			w.signal(signals[0])
+			signals = signals[min(1, len(signals)-1):]
+			next = time.After(stopGrace)
+		case status = <-exited:
+			running = false
+		}
+	}
+	w.signal(syscall.SIGKILL) // whoever is left of its group
+	deadline := time.Now().Add(pipeGrace)
+	_ = w.stdout.SetReadDeadline(deadline)
+	_ = w.stderr.SetReadDeadline(deadline)
+	pipes.Wait()
+	_ = w.stdin.Close()
+	close(w.gone)
+	input.Wait()
+	w.closePipes()
+	w.endOnce.Do(func() { w.why = ended(status) })
+	if len(w.words) > 0 {
+		w.why = fmt.Errorf("%w; its last words: %s", w.why, strings.Join(w.words, " "))
+	}
+}
+
+func ended(status error) error {
+	if status == nil {
+		return errors.New("it ended by itself (exit status 0)")
+	}
+	return fmt.Errorf("it ended (%w)", status)
+}
+
+// signal sends to the whole group.
+func (w *process) signal(s syscall.Signal) { _ = syscall.Kill(-w.pid, s) }
+
+// write hands records over. Lines that are there together are written together.
+func (w *process) write() {
+	out := bufio.NewWriterSize(w.stdin, 64<<10)
+	for {
+		select {
+		case line := <-w.lines:
+			_, _ = out.Write(line) // an error stays: the process ends, or is ended when it answers nothing
+			if len(w.lines) == 0 {
+				_ = out.Flush()
+			}
+		case <-w.gone:
+			return
+		}
+	}
+}
+
+// readAnswers reads standard output to its end.
+func (w *process) readAnswers() {
+	defer close(w.eof)
+	lines := lineReader{Reader: bufio.NewReaderSize(w.stdout, 64<<10)}
+	line, tooLong, err := lines.next()
+	if err != nil {
+		return
+	}
+	var hello struct{ Seriatim int }
+	if json.Unmarshal(line, &hello) != nil || hello.Seriatim != 1 || tooLong {
+		w.end(errors.New(`its first line is not {"seriatim":1}`))
+	} else {
+		close(w.ready)
+	}
+	for {
+		line, tooLong, err := lines.next()
+		if errors.Is(err, errEndless) {
+			w.end(err)
+		}
+		if err != nil { // what stands behind the last line break is no answer
+			return
+		}
+		select {
+		case <-w.ending:
+		default:
+			err = w.pool.answered(w, line, tooLong)
+		}
+		if err != nil {
+			w.end(err)
+		}
+	}
+}
+
+// readErrors reads standard error to its end: into the log, which it does not
+// flood.
+func (w *process) readErrors() {
+	const perSecond, burst = 10, 100
+	limit := rate.NewLimiter(perSecond, burst)
+	left := 0
+	lines := lineReader{Reader: bufio.NewReaderSize(w.stderr, 4<<10), max: longestWord}
+	for {
+		line, _, err := lines.next()
+		if text := strings.TrimSpace(strings.ToValidUTF8(string(line), "\uFFFD")); text != "" {
+			w.words = append(w.words, strconv.Quote(text))
+			w.words = w.words[max(0, len(w.words)-lastWords):]
+			if !limit.Allow() {
+				left++
+			} else {
+				w.pool.log.Info("a worker process writes to stderr", "pid", w.pid, "line", text, "left_out", left)
+				left = 0
+			}
+		}
+		if err != nil && !errors.Is(err, errEndless) {
+			if left > 0 {
+				w.pool.log.Info("a worker process wrote more to stderr", "pid", w.pid, "left_out", left)
+			}
+			return
+		}
+	}
+}
+
+// A lineReader reads lines of up to max bytes (maxLine if zero). Of longer ones it
+// keeps the beginning.
+type lineReader struct {
+	*bufio.Reader
+	max  int
+	line []byte
+}
+
+var errEndless = errors.New("a line of its output has no end")
+
+// next returns a line without its line break; it is valid until the next call. At
+// the end of the input what is left stands with the error.
+func (r *lineReader) next() (line []byte, tooLong bool, _ error) {
+	r.line = r.line[:0]
+	longest, size := cmp.Or(r.max, maxLine), 0
+	for {
+		part, err := r.ReadSlice('\n')
+		size += len(part)
+		part = bytes.TrimSuffix(part, []byte("\n"))
+		r.line = append(r.line, part[:min(len(part), longest-len(r.line))]...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull) && size < endless:
+		case errors.Is(err, bufio.ErrBufferFull):
+			return r.line, true, errEndless
+		default:
+			return r.line, size > longest+1, err
+		}
+	}
+}
