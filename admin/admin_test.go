@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"seriatim/processor"
 )
 
@@ -38,6 +40,11 @@ func orders() processor.Status {
 					Offset: 41, Timestamp: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Age: 1500 * time.Millisecond,
 					Attempt: 2, Running: true, LastError: "503 Service Unavailable", Behind: 2,
 				},
+				Held: []processor.HeldRecord{{
+					Offset: 41, Timestamp: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Since: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC),
+					Key: []byte("k"), Value: []byte{0xff, 0}, Headers: []kgo.RecordHeader{{Key: "h"}},
+					Attempts: 5, Reason: "failed 5 times", LastError: "503 Service Unavailable",
+				}},
 				NextOffset: 41, CommittedOffset: 40, EndOffset: 50, LagRecords: 9,
 				LagTime: 2 * time.Second, CommitAge: 250 * time.Millisecond,
 				Paused:  true,

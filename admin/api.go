@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -78,13 +77,7 @@ func (s *Server) listPipelines(w http.ResponseWriter, r *http.Request) {
 	for _, a := range ask(r.Context(), s.pipelines) {
 		list.Pipelines = append(list.Pipelines, toPipelineJSON(&a))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(list); err != nil {
-		s.log.Debug("the client of the admin API went away", "err", err)
-	}
+	s.answer(w, http.StatusOK, list)
 }
 
 func toPipelineJSON(a *answer) pipelineJSON {

@@ -72,9 +72,12 @@ var ofPartitions = []partitionSeries{
 	gauge("partition_stopped", "1 while the partition does not go on; /readyz?verbose says why; else 0.", func(p *processor.PartitionStatus) (float64, bool) {
 		return truth(p.Stopped != ""), true
 	}),
+	gauge("held", "Records that wait for a person to decide.", func(p *processor.PartitionStatus) (float64, bool) {
+		return float64(len(p.Held)), true
+	}),
 	counter("emitted_total", "Outputs handed to the producer for the first time.", func(p *processor.PartitionStatus) uint64 { return p.Emitted }),
 	counter("settled_total", "Records settled.", func(p *processor.PartitionStatus) uint64 { return p.Settled }),
-	counter("dropped_total", "Records given up by on_exhausted: drop.", func(p *processor.PartitionStatus) uint64 { return p.Dropped }),
+	counter("dropped_total", "Records given up by on_exhausted: drop, or skipped by a person.", func(p *processor.PartitionStatus) uint64 { return p.Dropped }),
 	counter("filtered_total", "Records that had no output.", func(p *processor.PartitionStatus) uint64 { return p.Filtered }),
 }
 

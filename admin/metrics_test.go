@@ -78,6 +78,8 @@ seriatim_gap_offsets_total{kind="absent",partition="0",pipeline="orders",topic="
 seriatim_head_age_seconds{partition="0",pipeline="orders",topic="orders.in"} 1.5
 seriatim_head_age_seconds{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_hedges_total{pipeline="orders"} 1
+seriatim_held{partition="0",pipeline="orders",topic="orders.in"} 1
+seriatim_held{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_lag_records{partition="0",pipeline="orders",topic="orders.in"} 9
 seriatim_lag_seconds{partition="0",pipeline="orders",topic="orders.in"} 2
 seriatim_partition_stopped{partition="0",pipeline="orders",topic="orders.in"} 0

@@ -14,6 +14,8 @@ type Pipeline struct {
 	// Status is the Status method of a [processor.Pipeline]. It must return when
 	// its context ends; it is called from many goroutines at once.
 	Status func(context.Context) (processor.Status, error)
+	// Decide is its Decide method; it must return when its context ends.
+	Decide func(context.Context, processor.Decision) error
 }
 
 // answerTimeout is how long a pipeline may take to tell its status. It needs

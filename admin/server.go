@@ -66,6 +66,8 @@ func (s *Server) Handler(host string) http.Handler {
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /api/v1/pipelines", s.listPipelines)
+	mux.HandleFunc("GET /api/v1/held", s.listHeld)
+	mux.HandleFunc("POST /api/v1/held", s.decide)
 	return secureHeaders(onlyHost(host, http.NewCrossOriginProtection().Handler(mux)))
 }
 

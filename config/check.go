@@ -151,10 +151,11 @@ func (l *loader) checkDeadLetter(p *Pipeline, at place) {
 	}
 	wanted := p.OnExhausted == "dead_letter"
 	switch {
+	case p.OnExhausted == "hold": // a person may decide for a dead letter
 	case wanted && p.DeadLetter == nil:
 		l.problem(exhausted, nil, "dead_letter needs dead_letter.topic")
 	case !wanted && p.DeadLetter != nil:
-		l.problem(dead, nil, "is given, but on_exhausted is %s; set that to dead_letter, or remove this", p.OnExhausted)
+		l.problem(dead, nil, "is given, but on_exhausted is %s; set that to dead_letter or hold, or remove this", p.OnExhausted)
 	}
 }
 

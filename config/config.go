@@ -76,8 +76,8 @@ type Pipeline struct {
 	Transform           Transform     `key:"transform"`
 	Retry               Retry         `key:"retry"`
 	Hedge               Hedge         `key:"hedge"`
-	OnExhausted         string        `key:"on_exhausted"` // stop, dead_letter or drop
-	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if and only if OnExhausted is dead_letter
+	OnExhausted         string        `key:"on_exhausted"` // stop, hold, dead_letter or drop
+	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if OnExhausted is dead_letter, may be if it is hold
 	Output              Output        `key:"output"`
 	Delivery            string        `key:"delivery"` // at_least_once or exactly_once
 	AllowOldBrokers     bool          `key:"allow_old_brokers"`

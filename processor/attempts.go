@@ -122,6 +122,7 @@ func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, byt
 	l.budget.learn(size, bytes)
 	s.outputs, s.pending = outputs, n
 	s.state, s.finished, s.failed = complete, l.nanos(), nil
+	delete(t.holds, seq)
 	if err := t.window.Complete(seq, bytes); err != nil {
 		l.bug(t, err)
 	}

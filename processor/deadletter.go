@@ -23,6 +23,9 @@ const (
 	DeadLetter
 	// Drop logs and counts the record and settles it without an output.
 	Drop
+	// Hold has the partition wait at the record until a person decides: see
+	// [Pipeline.Decide].
+	Hold
 )
 
 // failures are what a slot remembers of failed attempts.
@@ -50,6 +53,10 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 		s.state = backoff
 		l.stop(t, seq, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
 			": mend the transform or the record, then restart this instance")
+		return
+	}
+	if l.opts.OnExhausted == Hold {
+		l.hold(t, seq, why, what)
 		return
 	}
 	switch o := l.instead(t, seq, why, what); {

@@ -314,7 +314,7 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 		err := sink.refuses(&o.record)
 		switch {
 		case o.acked || err == nil:
-		case o.dead || l.opts.OnExhausted == Stop:
+		case o.dead || l.opts.OnExhausted == Stop || l.opts.OnExhausted == Hold:
 			l.unacceptable(t, o, err)
 			return false
 		default:

@@ -33,7 +33,7 @@ type Options struct {
 	Retry               Retries
 	Hedge               Hedges
 	OnExhausted         OnExhausted
-	DeadLetterTopic     string // given if and only if OnExhausted is DeadLetter
+	DeadLetterTopic     string // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
 	Commit              Commit
 	DrainTimeout        time.Duration // 10s
 
@@ -157,7 +157,8 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Hedge.Budget < 0 || o.Hedge.Budget > 1, "Hedge.Budget: %v is not between 0 and 1", o.Hedge.Budget)
 	bad(o.Commit.Interval < 100*time.Millisecond, "Commit.Interval: %v is less than 100ms", o.Commit.Interval)
 	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
-	bad((o.OnExhausted == DeadLetter) != (o.DeadLetterTopic != ""), "DeadLetterTopic: belongs to OnExhausted DeadLetter")
+	bad(o.OnExhausted == DeadLetter && o.DeadLetterTopic == "", "DeadLetterTopic: is required by OnExhausted DeadLetter")
+	bad(o.OnExhausted != DeadLetter && o.OnExhausted != Hold && o.DeadLetterTopic != "", "DeadLetterTopic: belongs to OnExhausted DeadLetter or Hold")
 	bad(slices.Contains(o.Source.Topics, o.DeadLetterTopic), "DeadLetterTopic: %s is also an input topic", o.DeadLetterTopic)
 	for _, topic := range o.Source.Topics {
 		out := outputTopic(o.Output.Topic, topic, nil)

@@ -72,7 +72,7 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	switch {
 	case f.Kind == Reject:
 		l.exhausted(t, seq, reasonReject, "was rejected")
-	case int(s.begun) >= l.opts.Retry.Attempts:
+	case s.begun >= max(s.granted, int32(l.opts.Retry.Attempts)):
 		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed %d times", s.begun))
 	case l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed:
 		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))

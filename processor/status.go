@@ -60,6 +60,7 @@ type PartitionStatus struct {
 	WindowBytes        int64
 	SpilledRecords     int // polled and waiting for room in the window
 	Head               *HeadStatus
+	Held               []HeldRecord // oldest first; their number is bounded by the window
 
 	NextOffset      int64 // the frontier: what the next commit says
 	CommittedOffset int64 // what the last acknowledged commit said
@@ -81,7 +82,7 @@ type PartitionStatus struct {
 	Emitted    uint64            // outputs handed to the producer for the first time
 	Settled    uint64            // records
 	Filtered   uint64            // records without an output
-	Dropped    uint64            // records given up by OnExhausted Drop
+	Dropped    uint64            // records given up by OnExhausted Drop, or skipped by a person
 	GapOffsets map[string]uint64 // offsets without a record, by kind: absent (compaction, aborted transactions), lost, beyond_end, truncated
 	// DeadLetters are the records emitted to the dead-letter topic, by reason:
 	// attempts (used up), reject, output (its topic does not take one).
@@ -196,6 +197,9 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 		return "", time.Time{}
 	}
 	h := t.window.Slot(head)
+	if h.state == held {
+		return fmt.Sprintf("the record at offset %d %s and is held: %s: decide with seriatim held", h.record.Offset, t.holds[head].what, h.failed.err), t.holds[head].since
+	}
 	if l.outage != nil || l.age(h.admitted) < slowHead {
 		return "", time.Time{}
 	}
@@ -230,7 +234,7 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 	for k, n := range t.gaps {
 		p.GapOffsets[gapKind(k).String()] = n
 	}
-	if l.opts.OnExhausted == DeadLetter {
+	if l.opts.DeadLetterTopic != "" {
 		p.DeadLetters = make(map[string]uint64, reasons)
 		for r, n := range t.deadLetters {
 			p.DeadLetters[reason(r).String()] = n
@@ -254,6 +258,7 @@ func (l *loop) partitionStatus(t *tenure) PartitionStatus {
 	if oldest := t.window.Slot(resequence.Seq(t.tracker.Settled())); oldest != nil {
 		p.LagTime = max(0, l.now.Sub(oldest.record.Timestamp))
 	}
+	p.Held = t.heldRecords()
 	if head, ok := t.window.Head(); ok {
 		h := t.window.Slot(head)
 		p.Head = &HeadStatus{

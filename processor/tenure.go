@@ -74,6 +74,8 @@ type tenure struct {
 	held       int64 // bytes, as the budget last counted them
 	overdraft  int64 // of these above the guarantee
 
+	holds map[resequence.Seq]*hold // records that are, or were, held and are not complete
+
 	next        resequence.Seq   // the next record that was never dispatched
 	due         []resequence.Seq // records to attempt again now, ascending
 	runningHead *chunk           // oldest running chunk
@@ -121,6 +123,7 @@ type slot struct {
 	outputs *output
 	pending int32 // outputs not yet acknowledged
 	begun   int32 // attempts that count
+	granted int32 // attempts that a person allowed, all in all
 	state   slotState
 
 	admitted int64 // nanoseconds since the loop's epoch, like all times here
@@ -135,6 +138,7 @@ const (
 	waiting  slotState = iota // for a worker
 	running                   // an attempt
 	backoff                   // for its next attempt
+	held                      // for a person to decide
 	complete                  // has its result
 	control                   // a control record: complete, and nothing to count
 	settled

@@ -81,7 +81,7 @@ var onDataLoss = map[string]processor.OnDataLoss{
 }
 
 var onExhausted = map[string]processor.OnExhausted{
-	"stop": processor.Stop, "dead_letter": processor.DeadLetter, "drop": processor.Drop,
+	"stop": processor.Stop, "hold": processor.Hold, "dead_letter": processor.DeadLetter, "drop": processor.Drop,
 }
 
 // simulateOptions are all settings.

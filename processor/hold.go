@@ -1,0 +1,211 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/resequence"
+)
+
+// A hold is an exhausted record for which a person has to decide. Its partition goes on
+// up to the record and waits there. A hold lives as long as the tenure: whoever gets the
+// partition next attempts the record again.
+type hold struct {
+	since    time.Time
+	why      reason
+	what     string      // in words, after "the record"
+	original *kgo.Record // if its value was replaced before
+}
+
+// HeldRecord is a record that waits for a decision.
+type HeldRecord struct {
+	Offset    int64
+	Timestamp time.Time
+	Key       []byte // must not be changed, as Value
+	Value     []byte
+	Headers   []kgo.RecordHeader
+	Since     time.Time
+	Attempts  int
+	Reason    string // why it is held
+	LastError string
+}
+
+// Verdict is what a person decides about a held record.
+type Verdict uint8
+
+const (
+	// RetryIt attempts the record again, Decision.Attempts times at most.
+	RetryIt Verdict = iota
+	// SkipIt settles the record without an output.
+	SkipIt
+	// DeadLetterIt emits the record to Options.DeadLetterTopic.
+	DeadLetterIt
+	// ReplaceValue attempts the record again with Decision.Value as its value.
+	ReplaceValue
+	// ReplaceOutput emits Decision.Value as the one output of the record, with the
+	// record's key, headers and timestamp.
+	ReplaceOutput
+)
+
+// String returns the verdict as it is written in logs and requests.
+func (v Verdict) String() string {
+	return [...]string{"retry", "skip", "dead_letter", "replace_value", "replace_output"}[v]
+}
+
+// A Decision is about one held record.
+type Decision struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Verdict   Verdict
+	Attempts  int    // of RetryIt and ReplaceValue; 0 is 1
+	Value     []byte // nil is a null value
+	Reason    string // for the log; required
+}
+
+// ErrNotHeld is returned for a record that does not wait for a decision here: it was
+// decided about, or its partition is with another instance.
+var ErrNotHeld = errors.New("the record is not held here")
+
+// Decide takes a decision about a held record. Of several about the same record the
+// first one wins; the others get [ErrNotHeld]. It is safe for use by many goroutines.
+func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
+	answer := make(chan error, 1)
+	select {
+	case p.loop.calls <- func() { answer <- p.loop.decideHeld(d) }:
+		return <-answer
+	case <-p.loop.stopped:
+		return ErrNotHeld
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// hold keeps an exhausted record until a person decides.
+func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
+	s := t.window.Slot(seq)
+	s.state = held
+	if t.holds == nil {
+		t.holds = make(map[resequence.Seq]*hold)
+	}
+	h := t.holds[seq]
+	if h == nil {
+		h = new(hold)
+		t.holds[seq] = h
+	}
+	h.since, h.why, h.what = l.now, why, what
+	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
+		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)
+}
+
+func (l *loop) decideHeld(d Decision) error {
+	if d.Reason == "" {
+		return errors.New("a decision needs a reason")
+	}
+	t := l.tenures[partitionKey{d.Topic, d.Partition}]
+	if t == nil || t.phase != open {
+		return ErrNotHeld
+	}
+	var seq resequence.Seq
+	var s *slot
+	for at := range t.holds {
+		if candidate := t.window.Slot(at); candidate.state == held && candidate.record.Offset == d.Offset {
+			seq, s = at, candidate
+		}
+	}
+	if s == nil {
+		return ErrNotHeld
+	}
+	h := t.holds[seq]
+	switch d.Verdict {
+	case RetryIt:
+		l.attemptHeld(t, seq, d.Attempts)
+	case ReplaceValue:
+		replaced := *s.record
+		replaced.Value = d.Value
+		if h.original == nil {
+			h.original = s.record
+		}
+		t.unfinished += recordSize(&replaced) - recordSize(s.record)
+		s.record = &replaced
+		l.attemptHeld(t, seq, d.Attempts)
+	case SkipIt:
+		t.dropped++
+		l.fillHeld(t, seq, nil)
+	case DeadLetterIt:
+		if l.opts.DeadLetterTopic == "" {
+			return errors.New("there is no dead_letter.topic")
+		}
+		if h.original != nil { // dead letters are untouched
+			t.unfinished += recordSize(h.original) - recordSize(s.record)
+			s.record = h.original
+		}
+		t.deadLetters[h.why]++
+		l.fillHeld(t, seq, l.deadLetter(t, seq, h.why))
+	case ReplaceOutput:
+		l.fillHeld(t, seq, l.outputOf(t, seq, d.Value))
+	default:
+		return fmt.Errorf("there is no verdict %d", d.Verdict)
+	}
+	l.log.Log(context.Background(), slog.LevelWarn, "somebody decided about a held record", "topic", t.topic, "partition", t.partition,
+		"offset", d.Offset, "decision", d.Verdict.String(), "reason", d.Reason, "held", l.now.Sub(h.since).Round(time.Second))
+	l.sched.want(t)
+	return nil
+}
+
+// attemptHeld allows a held record that many further attempts.
+func (l *loop) attemptHeld(t *tenure, seq resequence.Seq, attempts int) {
+	s := t.window.Slot(seq)
+	s.granted = s.begun + int32(max(1, attempts))
+	s.first = l.nanos()
+	t.again(seq)
+}
+
+// fillHeld completes a held record with one output or none.
+func (l *loop) fillHeld(t *tenure, seq resequence.Seq, o *output) {
+	if o == nil {
+		l.fill(t, seq, nil, 0, 0)
+	} else {
+		l.fill(t, seq, o, 1, o.size())
+	}
+	l.budget.account(t)
+	l.advance(t)
+}
+
+// outputOf makes an output of a record that no transform has made.
+func (l *loop) outputOf(t *tenure, seq resequence.Seq, value []byte) *output {
+	r := t.window.Slot(seq).record
+	o := &output{tenure: t, seq: seq, of: 1}
+	o.record = kgo.Record{
+		Topic: t.output, Partition: t.partition, Key: r.Key, Value: value, Timestamp: r.Timestamp, Context: o,
+		Headers: r.Headers[:len(r.Headers):len(r.Headers)],
+	}
+	if l.opts.Output.Provenance {
+		new(slab).provenance(o, t.provenance, r.Offset, 1, 1)
+	}
+	return o
+}
+
+// heldRecords are those of t, oldest first.
+func (t *tenure) heldRecords() []HeldRecord {
+	var list []HeldRecord
+	for _, seq := range slices.Sorted(maps.Keys(t.holds)) {
+		s, h := t.window.Slot(seq), t.holds[seq]
+		if s.state != held {
+			continue // it is attempted again
+		}
+		r := s.record
+		list = append(list, HeldRecord{
+			Offset: r.Offset, Timestamp: r.Timestamp, Key: r.Key, Value: r.Value, Headers: r.Headers,
+			Since: h.since, Attempts: int(s.begun), Reason: h.what, LastError: s.failed.err.Error(),
+		})
+	}
+	return list
+}
