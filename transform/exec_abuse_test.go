@@ -250,7 +250,7 @@ func TestExecCloseEndsTheStubborn(t *testing.T) {
 		if alive(pid) {
 			t.Errorf("%q: process %d runs after Close", mode, pid)
 		}
-		if mode == "" && !strings.Contains(log.String(), "it ended by itself (exit status 0)") {
+		if mode == "" && !strings.Contains(log.String(), "the input has ended") {
 			t.Errorf("the process did not end with its input:\n%s", log)
 		}
 		if mode == "stubborn" && took < time.Second || took > 10*time.Second {

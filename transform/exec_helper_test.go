@@ -77,6 +77,7 @@ func (w *worker) run(mode string) {
 			if mode == "stubborn" {
 				forever()
 			}
+			fmt.Fprintln(os.Stderr, "the input has ended")
 			return
 		}
 		r := request{line: line}

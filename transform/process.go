@@ -175,7 +175,9 @@ func (w *process) attend(ctx context.Context) {
 			ending = nil
 			stop()
 		case <-next:
-			w.end(errors.New("it closed its output")) // unless there is another reason
+			if ctx.Err() == nil {
+				w.end(errors.New("it closed its output")) // unless there is another reason
+			}
 			w.signal(signals[0])
 			signals = signals[min(1, len(signals)-1):]
 			next = time.After(stopGrace)
