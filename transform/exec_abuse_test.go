@@ -135,13 +135,13 @@ func TestExecCrashLoop(t *testing.T) {
 // TestExecHangs: records that are never answered time out, and their process is
 // replaced when they take too many of its places.
 func TestExecHangs(t *testing.T) {
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 8, Timeout: 300 * time.Millisecond})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 8, Timeout: 600 * time.Millisecond})
 	pid := askPid(t, p, "pid")
 	replaced := func() bool { return strings.Contains(log.String(), "it is replaced") }
 	hang := func() {
 		t.Helper()
 		_, err := ask(t.Context(), p, 1, "hang")
-		if f := execFailure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no answer within 300ms (transform.exec.timeout)") {
+		if f := execFailure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no answer within 600ms (transform.exec.timeout)") {
 			t.Errorf("got %v, want a retry", err)
 		}
 	}

@@ -106,7 +106,19 @@ async function handle(line) {
   send({ id: message.id, ...answer });
 }
 
-const send = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
+let lines = '';
+
+// send writes what comes in one turn of the loop at once: each write to a pipe
+// keeps Node waiting.
+function send(message) {
+  if (lines === '') {
+    setImmediate(() => {
+      process.stdout.write(lines);
+      lines = '';
+    });
+  }
+  lines += `${JSON.stringify(message)}\n`;
+}
 
 // The end of the input is the end of Seriatim: what runs may finish, and then
 // nothing keeps this process. SIGTERM is for those that do not obey.
