@@ -113,6 +113,15 @@ func TestHTTPBrokenConnections(t *testing.T) {
 		}, "closed the connection before its reply was complete"},
 		"no HTTP":          {func(c net.Conn) { _, _ = io.WriteString(c, "secret secret\r\n\r\n") }, "its reply is malformed"},
 		"malformed header": {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nsecret secret\r\n\r\n") }, "its reply is malformed"},
+		"control character in a key": {func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nSeriatim-Key: a\x01b\r\nContent-Length: 0\r\n\r\n")
+		}, "its reply is malformed"},
+		"control character in a header": {func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nSeriatim-H-a: b\rEvil: c\r\nContent-Length: 0\r\n\r\n")
+		}, "its reply is malformed"},
+		"control character in a reason": {func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 500 No\r\nSeriatim-Error: \x1b[31mred\r\nContent-Length: 0\r\n\r\n")
+		}, "its reply is malformed"},
 		"another protocol": {func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: secret\r\nConnection: upgrade\r\n\r\nsecret")
 		}, "answered 101"},
