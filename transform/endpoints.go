@@ -232,7 +232,7 @@ func (s *endpoints) answered(e *endpoint) (report func()) {
 	if e.ejections == 0 {
 		return nil
 	}
-	e.ejections = 0
+	e.ejections, e.probing = 0, false
 	e.epoch++
 	return func() { s.log.Info("a worker is back: it answers again", "url", e.name) }
 }
