@@ -163,6 +163,7 @@ type Exec struct {
 	Processes int           `key:"processes"`
 	InFlight  int           `key:"in_flight"` // records that each has at a time
 	Timeout   time.Duration `key:"timeout"`   // of one attempt
+	Memory    int64         `key:"memory"`    // of one, in bytes; 0 is no limit
 	Env       []string      `key:"env"`       // names of variables that they get
 }
 

@@ -178,6 +178,7 @@ var pipelineFields = []*field{
 			{key: "processes", kind: integer, def: "2", min: "1", max: "1000", doc: "Processes at a time."},
 			{key: "in_flight", kind: integer, def: "32", min: "1", max: "100000", doc: "Records that each of them has at a time."},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt, from handing the record over."},
+			{key: "memory", kind: size, def: "0B", max: "1TiB", doc: "Most memory (resident) of a process and what it has started in its group; one that takes more is replaced. 0B is no limit; any other needs Linux."},
 			{key: "env", kind: list, doc: "Names of environment variables that the processes get beside `PATH`, `HOME`, `LANG`, `TMPDIR` and `TZ`, and no others.", item: &field{kind: text, form: envNameForm, formDoc: "the name of a variable: letters, digits and _"}},
 		}},
 		{key: "jq", kind: program, doc: "A program in the jq language that makes the outputs: of the value, which must be JSON, and of `$key`, `$headers`, `$timestamp`, `$topic`, `$partition`, `$offset`."},

@@ -29,6 +29,10 @@ type ExecOptions struct {
 	// Env are names of variables of our environment that the processes get beside
 	// PATH, HOME, LANG, TMPDIR and TZ. They get no others.
 	Env []string
+	// Memory is the most that a process and the rest of its group may take of the
+	// machine's memory, in bytes; no limit if zero, the only value where the system
+	// is not Linux. It is looked at once a second.
+	Memory int64
 	// Logger gets what the processes write to stderr; none if nil.
 	Logger *slog.Logger
 }
@@ -105,6 +109,12 @@ func Exec(opts ExecOptions) (*Pool, error) {
 	}
 	if opts.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("timeout: %v is negative", opts.Timeout))
+	}
+	switch {
+	case opts.Memory < 0:
+		errs = append(errs, fmt.Errorf("memory: %d is negative", opts.Memory))
+	case opts.Memory > 0 && !measures:
+		errs = append(errs, errors.New("memory: can be limited on Linux only"))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

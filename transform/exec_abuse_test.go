@@ -191,6 +191,27 @@ func TestExecDeaf(t *testing.T) {
 	attempts.Wait()
 }
 
+// TestExecMemory: a process that takes too much is replaced before the machine has
+// no more.
+func TestExecMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		if _, err := transform.Exec(transform.ExecOptions{Command: []string{"worker"}, Memory: 1}); err == nil {
+			t.Error("a limit that cannot be kept is taken")
+		}
+		return
+	}
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute, Memory: 300 << 20})
+	pid := askPid(t, p, "pid")
+	_, err := ask(t.Context(), p, 1, "grow")
+	if f := execFailure(t, err); f.Kind != processor.Retry || !contains(err.Error(), []string{"MiB of memory, more than the 300 MiB", "transform.exec.memory"}) {
+		t.Errorf("got %v %v, want a retry that names the memory", f.Kind, err)
+	}
+	awaitDead(t, pid)
+	if got := mustAsk(t, p, "hello"); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestExecRepeatedAnswers(t *testing.T) {
 	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
 	for range 10 {

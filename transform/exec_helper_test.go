@@ -160,6 +160,16 @@ func (w *worker) treat(r request) {
 		fmt.Fprint(out, strings.Repeat("y", 10<<20))
 		_ = out.Flush()
 		w.echo(r, "flooded")
+	case "grow":
+		for block := make([]byte, 0); ; {
+			block = append(block, make([]byte, 16<<20)...)
+			for i := 0; i < len(block); i += 4096 {
+				block[i] = 1
+			}
+			if len(block) > 600<<20 {
+				forever()
+			}
+		}
 	case "wait": // for the last
 		w.mu.Lock()
 		w.waiting = append(w.waiting, r)

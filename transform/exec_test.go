@@ -278,8 +278,8 @@ func TestExecEnvironment(t *testing.T) {
 }
 
 func TestExecOptionsAreChecked(t *testing.T) {
-	_, err := transform.Exec(transform.ExecOptions{Processes: -1, InFlight: -2, Timeout: -3})
-	if want := "command: names no program\nprocesses: -1 is negative\nin_flight: -2 is negative\ntimeout: -3ns is negative"; err == nil || err.Error() != want {
+	_, err := transform.Exec(transform.ExecOptions{Processes: -1, InFlight: -2, Timeout: -3, Memory: -4})
+	if want := "command: names no program\nprocesses: -1 is negative\nin_flight: -2 is negative\ntimeout: -3ns is negative\nmemory: -4 is negative"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	p, _ := pool(t, "", transform.ExecOptions{})

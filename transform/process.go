@@ -31,6 +31,8 @@ const (
 	// pipeGrace is how long a pipe is read on when the process has ended, in case
 	// that a process which left the group holds it open.
 	pipeGrace = 500 * time.Millisecond
+	// memoryInterval is how often the memory of a process is looked at.
+	memoryInterval = time.Second
 	// lastWords is how many of the last lines of stderr a failure shows, longestWord
 	// how much of each.
 	lastWords, longestWord = 5, 300
@@ -145,6 +147,12 @@ func (w *process) attend(ctx context.Context) {
 
 	late := time.NewTimer(startTimeout)
 	defer late.Stop()
+	var look <-chan time.Time // at its memory
+	if w.pool.opts.Memory > 0 {
+		ticker := time.NewTicker(memoryInterval)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	var next <-chan time.Time // when to be less patient
 	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}
 	ready, eof, ending, done := w.ready, w.eof, w.ending, ctx.Done()
@@ -167,6 +175,11 @@ func (w *process) attend(ctx context.Context) {
 			eof = nil
 			if next == nil {
 				next = time.After(stopGrace)
+			}
+		case <-look:
+			if bytes := groupMemory(w.pid); bytes > w.pool.opts.Memory {
+				w.end(fmt.Errorf("it takes %d MiB of memory, more than the %d MiB that it may (transform.exec.memory)", bytes>>20, w.pool.opts.Memory>>20))
+				w.signal(syscall.SIGKILL) // it may grow on
 			}
 		case <-done:
 			done = nil
