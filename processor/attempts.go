@@ -24,7 +24,7 @@ func (l *loop) dispatch() {
 			case len(c.attempts) > 1:
 				l.harvestLater()
 			case l.hedger != nil:
-				l.hedger.tokens = min(l.hedger.tokens+l.hedger.Budget, hedgeBurst)
+				l.hedger.dispatched()
 				l.hedge(t)
 			}
 		}

@@ -15,8 +15,10 @@ type Hedges struct {
 	After    time.Duration // since the dispatch of the attempt
 	Quantile float64       // 0 to 1: after this quantile of the last 512 attempts that succeeded, instead of After
 	// All hedges every record, not only the one for which its partition waits.
-	All    bool
-	Budget float64 // most second attempts, as a share of the first ones; 0.05
+	All bool
+	// Budget is the most second attempts, as a share of the first ones; 0.05. One in ten
+	// seconds is allowed in any case.
+	Budget float64
 }
 
 func (h Hedges) on() bool { return h.After > 0 || h.Quantile > 0 }
@@ -24,7 +26,8 @@ func (h Hedges) on() bool { return h.After > 0 || h.Quantile > 0 }
 // A hedger decides when to hedge. It belongs to the loop.
 type hedger struct {
 	Hedges
-	tokens float64 // second attempts that the budget allows now
+	tokens float64   // second attempts that the budget allows now
+	filled time.Time // when tokens were last added for the time that passed
 	total  uint64
 	free   bool // a worker was missed; hedges are tried again when one is free
 
@@ -37,18 +40,19 @@ const (
 	// A burst of the budget, so that a worker which hangs with many records does not
 	// have them wait for one another.
 	hedgeBurst = 10
-	// hedgeRetry is when a hedge is tried again for which there was no budget.
-	hedgeRetry = 50 * time.Millisecond
+	// One second attempt is allowed in this time whatever the budget: where little happens
+	// it would not grow, and a head that hangs would wait for ever.
+	hedgeAlways = 10 * time.Second
 	// hedgeSamples are how many attempts the quantile is of, and hedgeLearn how many
 	// there must be at least, and come until it is computed again.
 	hedgeSamples, hedgeLearn = 512, 64
 )
 
-func newHedger(h Hedges) *hedger {
+func newHedger(h Hedges, now time.Time) *hedger {
 	if !h.on() {
 		return nil
 	}
-	return &hedger{Hedges: h, tokens: 1}
+	return &hedger{Hedges: h, tokens: 1, filled: now}
 }
 
 // after is how long an attempt runs before it is hedged; false if that is not known yet.
@@ -74,6 +78,20 @@ func (h *hedger) learn(took time.Duration) {
 		sorted := slices.Sorted(slices.Values(h.took))
 		h.learned = max(sorted[min(len(sorted)-1, int(h.Quantile*float64(len(sorted))))], time.Millisecond)
 	}
+}
+
+// dispatched adds what an attempt allows.
+func (h *hedger) dispatched() { h.tokens = min(h.tokens+h.Budget, hedgeBurst) }
+
+// spend reports whether there may be another second attempt now, and counts it.
+func (h *hedger) spend(now time.Time) bool {
+	h.tokens = min(h.tokens+float64(now.Sub(h.filled))/float64(hedgeAlways), hedgeBurst)
+	h.filled = now
+	if h.tokens < 1 {
+		return false
+	}
+	h.tokens--
+	return true
 }
 
 // start gives a chunk to a worker.
@@ -110,11 +128,10 @@ func (l *loop) hedge(t *tenure) {
 		case l.sched.free == 0:
 			l.hedger.free = true
 			return
-		case l.hedger.tokens < 1:
-			l.hedgeAt(t, l.now.Add(hedgeRetry))
+		case !l.hedger.spend(l.now):
+			l.hedgeAt(t, l.now.Add(time.Duration((1-l.hedger.tokens)*float64(hedgeAlways))+time.Millisecond))
 			return
 		default:
-			l.hedger.tokens--
 			l.hedger.total++
 			l.start(l.sched.second(c, l.now))
 		}

@@ -90,7 +90,7 @@ func newLoop(opts *Options) *loop {
 		counters: make(map[partitionKey]*counters),
 		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition),
 		budget:   budget{limit: opts.Window.Bytes},
-		hedger:   newHedger(opts.Hedge),
+		hedger:   newHedger(opts.Hedge, now),
 		commits:  newCommitter(opts.Commit),
 		backed:   make(map[*tenure]struct{}),
 		pauses:   make(pauses),
