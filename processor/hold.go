@@ -77,11 +77,12 @@ var ErrNotHeld = errors.New("the record is not held here")
 // Decide takes a decision about a held record. Of several about the same record the
 // first one wins; the others get [ErrNotHeld]. It is safe for use by many goroutines.
 func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
+	l := p.loop.Load()
 	answer := make(chan error, 1)
 	select {
-	case p.loop.calls <- func() { answer <- p.loop.decideHeld(d) }:
+	case l.calls <- func() { answer <- l.decideHeld(d) }:
 		return <-answer
-	case <-p.loop.stopped:
+	case <-l.stopped:
 		return ErrNotHeld
 	case <-ctx.Done():
 		return context.Cause(ctx)

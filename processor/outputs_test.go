@@ -330,7 +330,7 @@ func TestOutputsWaitForAllOfTheirLanes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := p.loop
+	l := p.loop.Load()
 	if l.producer, err = kgo.NewClient(p.opts.Client...); err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,13 @@ package processor
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -17,7 +20,7 @@ import (
 type Pipeline struct {
 	opts      Options
 	transform Transform
-	loop      *loop
+	loop      atomic.Pointer[loop] // of the membership that is, or was the last
 }
 
 // New checks the options and returns a pipeline that does nothing yet. The error
@@ -28,7 +31,7 @@ func New(opts Options, transform Transform) (*Pipeline, error) {
 		return nil, err
 	}
 	p := &Pipeline{opts: opts, transform: transform}
-	p.loop = newLoop(&p.opts)
+	p.loop.Store(newLoop(&p.opts))
 	return p, nil
 }
 
@@ -38,7 +41,27 @@ func New(opts Options, transform Transform) (*Pipeline, error) {
 // returns nil after a clean drain, else [ErrDrainDeadline], a [*FencedError], an
 // [*InvariantError], or an error of the client's options.
 func (p *Pipeline) Run(ctx context.Context) error {
-	l := p.loop
+	var before time.Time
+	for {
+		err := p.member(ctx)
+		if !errors.Is(err, kerr.FencedInstanceID) || !before.IsZero() && time.Since(before) < twinInterval {
+			return err
+		}
+		// Perhaps nobody uses our name: a request to join that our predecessor sent before it
+		// was killed may arrive after ours (seen while the coordinator moved), and the client
+		// holds on to the membership that it has lost. Another process would take it again.
+		before = time.Now()
+		old := p.loop.Load()
+		old.log.Warn("somebody else has the static membership; joining anew", "instance", p.opts.Instance, "err", err)
+		next := newLoop(&p.opts)
+		next.counters, next.attempts, next.rebalances = old.counters, old.attempts, old.rebalances
+		p.loop.Store(next)
+	}
+}
+
+// member is the life of one member of the group.
+func (p *Pipeline) member(ctx context.Context) error {
+	l := p.loop.Load()
 	dial := new(dialHook)
 	poller := &poller{loop: l}
 	g := &group{opts: &p.opts, loop: l, poller: poller}
@@ -158,11 +181,12 @@ func (p *Pipeline) leave(consumer *kgo.Client, disconnect func()) {
 // Status returns the state of the pipeline. It fails when ctx ends before the
 // pipeline's loop answers, which it does within microseconds unless it hangs.
 func (p *Pipeline) Status(ctx context.Context) (Status, error) {
+	l := p.loop.Load()
 	answer := make(chan Status, 1)
 	select {
-	case p.loop.calls <- func() { answer <- p.loop.status() }:
+	case l.calls <- func() { answer <- l.status() }:
 		return <-answer, nil
-	case <-p.loop.stopped:
+	case <-l.stopped:
 		return Status{Pipeline: p.opts.Name, Group: p.opts.Source.Group, State: "stopped", Workers: p.opts.Workers}, nil
 	case <-ctx.Done():
 		return Status{}, context.Cause(ctx)
@@ -234,7 +258,7 @@ func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 		kgo.ProducerLinger(linger),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
-		kgo.ProducerBatchMaxBytesFn(p.loop.batchLimit),
+		kgo.ProducerBatchMaxBytesFn(p.loop.Load().batchLimit),
 		// Window.Bytes bounds what is handed over: the loop must never wait here.
 		kgo.MaxBufferedRecords(1 << 30),
 		// Outputs wait for a missing topic, which Status names, instead of failing.
