@@ -59,6 +59,7 @@ lint: ## Check style, mistakes, formatting and go.mod
 	$(TOOL) golangci-lint fmt --diff
 	$(GO) vet -tags synctests ./...
 	$(GO) mod tidy -diff
+	cd bench && $(GO) vet ./... && $(GO) mod tidy -diff
 
 fmt: ## Format the Go code
 	$(TOOL) golangci-lint fmt
