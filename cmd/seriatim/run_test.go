@@ -321,11 +321,17 @@ func TestOneFailedPipelineDrainsTheOthers(t *testing.T) {
 		status, _ := get(t, "http://"+p.addresses()+"/readyz")
 		return status == 200
 	})
-	twin, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumerGroup("seriatim.bills"), kgo.InstanceID("here"), kgo.ConsumeTopics("bills.in"))
-	if err != nil {
-		t.Fatal(err)
+	for i := range 2 { // after the first one the pipeline joins anew
+		eventually(t, "the pipeline is a member", func() bool {
+			status, err := p.pipelines[1].Status(t.Context())
+			return err == nil && len(status.Partitions) > 0 && (i == 0 || strings.Contains(log.String(), "joining anew"))
+		})
+		twin, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumerGroup("seriatim.bills"), kgo.InstanceID("here"), kgo.ConsumeTopics("bills.in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer twin.Close()
 	}
-	defer twin.Close()
 	if code := codeOf(<-ended); code != exitDrain {
 		t.Errorf("exit code %d, want %d", code, exitDrain)
 	}
