@@ -60,12 +60,19 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 		return
 	}
 	switch o := l.instead(t, seq, why, what); {
-	case o == nil:
-		l.fill(t, seq, nil, 0, 0)
-	case seeded.Bug("dead-letter-not-awaited"):
+	case o != nil && seeded.Bug("dead-letter-not-awaited"):
 		l.producer.Produce(o, &o.record, nil)
-		l.fill(t, seq, nil, 0, 0)
+		l.fillWith(t, seq, nil)
 	default:
+		l.fillWith(t, seq, o)
+	}
+}
+
+// fillWith completes a record with one output that no transform has made, or none.
+func (l *loop) fillWith(t *tenure, seq resequence.Seq, o *output) {
+	if o == nil {
+		l.fill(t, seq, nil, 0, 0)
+	} else {
 		l.fill(t, seq, o, 1, o.size())
 	}
 }

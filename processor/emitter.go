@@ -76,13 +76,10 @@ func (l *loop) emit(t *tenure) {
 // now: all or none, because the next call begins with the first one again.
 func (l *loop) direct(t *tenure, s *slot) bool {
 	for o := s.outputs; o != nil; o = o.next {
-		sink := t.sink
-		if o.dead {
-			sink = t.deadSink
-		}
 		if o.acked {
 			continue
 		}
+		sink := t.sinkOf(o)
 		o.record.Partition = sink.partitionOf(o, l.opts.Output.ByKey)
 		if l.txn == nil {
 			o.lane = sink.lanes[o.record.Partition]
@@ -92,6 +89,14 @@ func (l *loop) direct(t *tenure, s *slot) bool {
 		}
 	}
 	return true
+}
+
+// sinkOf is the topic that an output goes to; nil until it has been seen.
+func (t *tenure) sinkOf(o *output) *sink {
+	if o.dead {
+		return t.deadSink
+	}
+	return t.sink
 }
 
 // partitionOf is where an output goes: to the partition of its source, or by its
@@ -304,10 +309,7 @@ const maxRefusals = 3
 // outputs, or none.
 func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 	for o := s.outputs; o != nil; o = o.next {
-		sink := t.sink
-		if o.dead {
-			sink = t.deadSink
-		}
+		sink := t.sinkOf(o)
 		if sink == nil {
 			return false // told by the watcher
 		}

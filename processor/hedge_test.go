@@ -349,26 +349,7 @@ func TestHedgesUnderChurn(t *testing.T) {
 				}
 				return passOn(ctx, in, out)
 			})
-			for range 12 {
-				switch {
-				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
-					c.join()
-				case rng.IntN(3) == 0:
-					if err := c.leave(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
-						b.t.Errorf("a member that left returned %v", err)
-					}
-				case rng.IntN(4) == 0:
-					c.kick()
-				}
-				c.produce()
-				c.pause(5 * time.Second)
-			}
-			if err := c.finish(); err != nil {
-				b.t.Errorf("members returned %v, want nil", err)
-			}
-			for p := range partitions {
-				b.firstInOrder(p, c.produced[p])
-			}
+			c.disturb(4)
 		})
 	})
 }

@@ -171,11 +171,7 @@ func (l *loop) attemptHeld(t *tenure, seq resequence.Seq, attempts int) {
 
 // fillHeld completes a held record with one output or none.
 func (l *loop) fillHeld(t *tenure, seq resequence.Seq, o *output) {
-	if o == nil {
-		l.fill(t, seq, nil, 0, 0)
-	} else {
-		l.fill(t, seq, o, 1, o.size())
-	}
+	l.fillWith(t, seq, o)
 	l.budget.account(t)
 	l.advance(t)
 }
