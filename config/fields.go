@@ -207,7 +207,7 @@ var pipelineFields = []*field{
 	}},
 	{key: "output", kind: object, required: true, doc: "Where results go.", fields: []*field{
 		{key: "topic", kind: text, required: true, form: templateForm, formDoc: "a topic name, which may hold {topic} and {1} to {9}", doc: "Output topic. `{topic}` is the name of the input topic, `{1}` the first group of `topics_regex`."},
-		{key: "partition", kind: text, def: "source", enum: []string{"source", "key"}, doc: "The partition of the source, or one by a hash of the key as Java clients do it. With `source`, partitions that the output topic lacks are not emitted and keep the instance from being ready; the others go on."},
+		{key: "partition", kind: text, def: "source", enum: []string{"source", "key"}, doc: "The partition of the source, or one by a hash of the key as Java clients do it. With `source`, an output topic that has fewer partitions than its input is refused at start: the process ends with the command that adds them. Where an input grows later, the partitions without a counterpart wait and keep the instance from being ready; the others go on."},
 		{key: "provenance", kind: boolean, def: "true", doc: "Add the headers `seriatim.source` (topic/partition/offset) and, for several outputs of one record, `seriatim.output`."},
 	}},
 	{key: "delivery", kind: text, def: "at_least_once", enum: []string{"at_least_once", "exactly_once"}, doc: "What a crash may do: repeat outputs, or nothing that readers of committed records see. `exactly_once` puts outputs, dead letters and offsets into transactions and needs Kafka 4.0."},

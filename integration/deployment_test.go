@@ -40,13 +40,46 @@ func TestInputTopicMissing(t *testing.T) {
 	compareExact(t, in.topic, out)
 }
 
+// TestOutputWithFewerPartitions starts instances whose output topic has fewer
+// partitions than their source: they refuse, and start when it has grown.
 func TestOutputWithFewerPartitions(t *testing.T) {
 	t.Parallel()
-	in := newInput(t, 4)
-	in.produce(t, 100)
+	for _, delivery := range []string{"at_least_once", "exactly_once"} {
+		in := newInput(t, 4)
+		in.produce(t, 100)
+		out := newTopic(t, ".out", 2)
+		name := unique(t, "")
+		settings := process(pipeline(name, in.topic, out).with(settings{"delivery": delivery}))
+		i := start(t, settings)
+		i.end(t)
+		if code := i.exit(t); code != 1 {
+			t.Errorf("%s: the exit code is %d, want 1", delivery, code)
+		}
+		want := "output topic " + out + " has 2 partitions, but the input topic " + in.topic + " has 4"
+		command := "--alter --topic " + out + " --partitions 4"
+		if log := i.logText(); !strings.Contains(log, want) || !strings.Contains(log, command) {
+			t.Errorf("%s: the log has no %q with %q: %s", delivery, want, command, log)
+		}
+		growTopic(t, out, 4)
+		i = start(t, settings)
+		awaitCaughtUp(t, patience, group(name), in.topic)
+		i.drain(t)
+		compareExact(t, in.topic, out)
+	}
+}
+
+// TestInputGrowsBeyondOutput adds partitions to a topic that is being read, and
+// its output has none for them: these wait, the others go on.
+func TestInputGrowsBeyondOutput(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 2)
 	out := newTopic(t, ".out", 2)
 	name := unique(t, "")
 	i := start(t, process(pipeline(name, in.topic, out)))
+	i.awaitPartitions(t, name, 2)
+	growTopic(t, in.topic, 4)
+	in.next = append(in.next, 0, 0)
+	in.produce(t, 100)
 	t.Log(i.awaitUnready(t, name, out, "2 partitions", "--alter --topic "+out+" --partitions 4"))
 	awaitOutput(t, out, 200) // the two others go on
 	growTopic(t, out, 4)
@@ -67,10 +100,10 @@ func TestInputGrows(t *testing.T) {
 	i.awaitPartitions(t, name, 2)
 	awaitCaughtUp(t, patience, group(name), in.topic)
 	in.produce(t, 100)
-	growTopic(t, in.topic, 4)
-	in.next = append(in.next, 0, 0)
+	growTopic(t, in.topic, 3)
+	in.next = append(in.next, 0)
 	in.produce(t, 100)
-	i.awaitPartitions(t, name, 4)
+	i.awaitPartitions(t, name, 3)
 	awaitCaughtUp(t, patience, group(name), in.topic)
 	i.drain(t)
 	compareExact(t, in.topic, out)

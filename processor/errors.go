@@ -36,6 +36,22 @@ func (e *OldBrokersError) Error() string {
 	return fmt.Sprintf("exactly-once delivery needs Kafka 4.0 with transaction.version 2, the cluster has %d: upgrade it (kafka-features.sh upgrade --feature transaction.version=2), or set allow_old_brokers and accept KAFKA-17754", e.TransactionVersion)
 }
 
+// A PartitionsError is returned by [Pipeline.Run] when the first look at the cluster
+// finds an output topic with fewer partitions than its source, although outputs
+// are to go to the partition of their source. Where that comes about later, or a
+// topic appears later, the partitions without a counterpart wait instead.
+type PartitionsError struct {
+	Output, Input string // topics
+	Have, Want    int    // partitions of these
+	Command       string // mends it
+}
+
+// Error says what to do.
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("output topic %s has %d partitions, but the input topic %s has %d and output.partition is source: %s",
+		e.Output, e.Have, e.Input, e.Want, e.Command)
+}
+
 // An InvariantError is a bug: a rule of the engine does not hold. The pipeline
 // stops with it, because going on could lose a record.
 type InvariantError struct {

@@ -58,6 +58,7 @@ type loop struct {
 	disturbed time.Time           // the group took partitions away, or the process stood still
 
 	state      string
+	seen       bool       // the cluster's topics, once: the start is over
 	fatal      chan error // what ends the pipeline; has room for one
 	attempts   [results]uint64
 	rebalances uint64

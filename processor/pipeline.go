@@ -39,7 +39,8 @@ func New(opts Options, transform Transform) (*Pipeline, error) {
 // may finish within Options.DrainTimeout, results are emitted, the frontier is
 // committed, the group is left. It tries an unreachable cluster for ever. It
 // returns nil after a clean drain, else [ErrDrainDeadline], a [*FencedError], an
-// [*InvariantError], or an error of the client's options.
+// [*OldBrokersError], a [*PartitionsError], an [*InvariantError], or an error of
+// the client's options.
 func (p *Pipeline) Run(ctx context.Context) error {
 	var before time.Time
 	for {
@@ -54,7 +55,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		old := p.loop.Load()
 		old.log.Warn("somebody else has the static membership; joining anew", "instance", p.opts.Instance, "err", err)
 		next := newLoop(&p.opts)
-		next.counters, next.attempts, next.rebalances = old.counters, old.attempts, old.rebalances
+		next.counters, next.attempts, next.rebalances, next.seen = old.counters, old.attempts, old.rebalances, old.seen
 		p.loop.Store(next)
 	}
 }

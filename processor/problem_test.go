@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -44,13 +43,6 @@ func TestWhatHoldsRecordsUpIsNamed(t *testing.T) {
 		{"no output topic", "none", func(b *bed, _ *cutter) func() {
 			return func() { must(b, b.cluster.CreateTopic("none", 2, nil)) }
 		}, "output topic none", []string{"does not exist", "kafka-topics.sh", "--create --topic none --partitions 2"}},
-		{"an output topic with too few partitions", "few", func(b *bed, _ *cutter) func() {
-			must(b, b.cluster.CreateTopic("few", 1, nil))
-			return func() {
-				_, err := kadm.NewClient(b.own).CreatePartitions(context.Background(), 1, "few")
-				must(b, err)
-			}
-		}, "output topic few", []string{"has 1 partitions", "has 2", "--alter --topic few --partitions 2"}},
 		{"no broker", "", func(_ *bed, c *cutter) func() {
 			c.cut()
 			return c.mend

@@ -4,6 +4,7 @@ package processor_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -173,4 +174,48 @@ func TestFirstOutputsLeaveAtOnce(t *testing.T) {
 			b.t.Errorf("Run returned %v, want nil", err)
 		}
 	})
+}
+
+// A pipeline whose output topic has fewer partitions than its source refuses to
+// start, says what mends it, and has emitted and committed nothing.
+func TestTooFewPartitionsAtStart(t *testing.T) {
+	for name, exactlyOnce := range map[string]bool{"at least once": false, "exactly once": true} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 3, func(b *bed) {
+				if err := b.cluster.CreateTopic("few", 2, nil); err != nil {
+					b.t.Fatal(err)
+				}
+				b.produceToAll(3, 0, 50)
+				opts := b.options()
+				opts.ExactlyOnce, opts.Output.Topic = exactlyOnce, "few"
+				r := b.run(opts, processor.TransformFunc(passOn))
+				b.eventually("it ends", func() bool { return b.status(r).State == "stopped" })
+				err := r.stop()
+				var refused *processor.PartitionsError
+				if !errors.As(err, &refused) || refused.Have != 2 || refused.Want != 3 || !strings.Contains(err.Error(), "--alter --topic few --partitions 3") {
+					b.t.Fatalf("Run returned %v, want a PartitionsError of 2 and 3 with the command", err)
+				}
+				for p := range int32(3) {
+					if got := b.committed(p); got > 0 {
+						b.t.Errorf("partition %d is committed at %d, want nothing", p, got)
+					}
+				}
+				for p := range int32(2) {
+					if got := len(b.values("few", p)); got > 0 {
+						b.t.Errorf("partition %d has %d outputs, want none", p, got)
+					}
+				}
+
+				if _, err := kadm.NewClient(b.own).CreatePartitions(context.Background(), 1, "few"); err != nil {
+					b.t.Fatal(err)
+				}
+				b.forget()
+				r = b.run(opts, processor.TransformFunc(passOn))
+				b.caughtUp(3)
+				if err := r.stop(); err != nil {
+					b.t.Error(err)
+				}
+			})
+		})
+	}
 }

@@ -75,6 +75,7 @@ type sighting struct {
 	sinks    map[string]*sink  // output topics
 	ends     map[partitionKey]logEnd
 	ids      map[string][16]byte // of the input topics that exist; nil: not known
+	narrow   *PartitionsError    // an output topic with too few partitions; nil: none
 }
 
 // A sink is an output topic that exists.
@@ -91,6 +92,12 @@ type logEnd struct{ high, stable int64 }
 
 // watched takes what the watcher found.
 func (l *loop) watched(found sighting) {
+	if found.ids != nil && !l.seen { // before anything is emitted: that waits for a sink
+		if l.seen = true; found.narrow != nil {
+			l.end(found.narrow)
+			return
+		}
+	}
 	for key := range l.problems {
 		if strings.HasPrefix(key, "watch ") && !slices.ContainsFunc(found.problems, func(p Problem) bool { return "watch "+p.Scope == key }) {
 			l.over(key)
@@ -231,8 +238,11 @@ func (w *watcher) look(ctx context.Context) sighting {
 		}
 		problem("output", name, w.missing(name, out, len(in.Partitions)))
 		if have, want := len(out.Partitions), len(in.Partitions); !opts.Output.ByKey && have < want {
-			problem("output", name, fmt.Sprintf("has %d partitions, but the input topic %s has %d and output.partition is source: %s",
-				have, topic, want, w.command("--alter", name, want)))
+			narrow := &PartitionsError{Output: name, Input: topic, Have: have, Want: want, Command: w.command("--alter", name, want)}
+			problem("output", name, strings.TrimPrefix(narrow.Error(), "output topic "+name+" "))
+			if out.Err == nil && in.Err == nil {
+				found.narrow = narrow
+			}
 		}
 	}
 	found.ids = make(map[string][16]byte, len(inputs))
