@@ -49,6 +49,7 @@ func (l *loop) finish(c *chunk) {
 
 // takeAttempts takes the results of a chunk's attempts up to n.
 func (l *loop) takeAttempts(c *chunk, n int) {
+	l.takeNotes()
 	t := c.tenure
 	if now := l.tenures[t.partitionKey]; seeded.Bug("late-result-accepted") && now != nil {
 		t = now

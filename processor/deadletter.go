@@ -95,8 +95,8 @@ func (l *loop) instead(t *tenure, seq resequence.Seq, why reason, what string) *
 	return l.deadLetter(t, seq, why)
 }
 
-// note remembers a failure.
-func (s *slot) note(now time.Time, err error) {
+// remember keeps a failure.
+func (s *slot) remember(now time.Time, err error) {
 	if s.failed == nil {
 		s.failed = &failures{first: now}
 	}

@@ -320,7 +320,7 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 			l.unacceptable(t, o, err)
 			return false
 		default:
-			s.note(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
+			s.remember(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
 			s.outputs, s.pending = l.instead(t, seq, reasonOutput, "has an output that its topic does not take"), 0
 			if s.outputs != nil {
 				s.pending = 1

@@ -96,7 +96,7 @@ func (h *hedger) spend(now time.Time) bool {
 
 // start gives a chunk to a worker.
 func (l *loop) start(c *chunk) {
-	c.ctx = c.tenure.ctx
+	c.ctx, c.notes = c.tenure.ctx, l.notes
 	if l.hedger != nil {
 		c.ctx, c.cancel = context.WithCancel(c.tenure.ctx)
 		if c.asked == nil {
@@ -171,7 +171,9 @@ func (s *scheduler) second(c *chunk, now time.Time) *chunk {
 	a := &c.attempts[0] // its worker writes the rest of it
 	other := s.blank()
 	other.tenure, other.started = c.tenure, now
-	other.attempts = append(other.attempts, attempt{seq: a.seq, record: a.record, number: a.number, last: a.last})
+	other.attempts = append(other.attempts, attempt{
+		seq: a.seq, record: a.record, call: a.call, number: a.number, last: a.last, note: c.tenure.window.Slot(a.seq).noteText(),
+	})
 	if c.race == nil {
 		c.race = &race{[]*chunk{c}}
 	}
@@ -198,7 +200,7 @@ func (l *loop) counts(c *chunk) bool {
 	c.race.chunks = slices.DeleteFunc(c.race.chunks, func(other *chunk) bool { return other == c })
 	a := &c.attempts[0]
 	if a.err != nil && failureOf(a.err).Kind != Reject && t.phase != closed && len(c.race.chunks) > 0 {
-		t.window.Slot(a.seq).note(l.now, a.err)
+		t.window.Slot(a.seq).remember(l.now, a.err)
 		l.attempts[resultOf(failureOf(a.err).Kind)]++
 		return false
 	}

@@ -33,6 +33,7 @@ type HeldRecord struct {
 	Headers   []kgo.RecordHeader
 	Since     time.Time
 	Attempts  int
+	Note      string // the last one of an attempt
 	Reason    string // why it is held
 	LastError string
 }
@@ -201,7 +202,7 @@ func (t *tenure) heldRecords() []HeldRecord {
 		r := s.record
 		list = append(list, HeldRecord{
 			Offset: r.Offset, Timestamp: r.Timestamp, Key: r.Key, Value: r.Value, Headers: r.Headers,
-			Since: h.since, Attempts: int(s.begun), Reason: h.what, LastError: s.failed.err.Error(),
+			Since: h.since, Attempts: int(s.begun), Note: s.noteText(), Reason: h.what, LastError: s.failed.err.Error(),
 		})
 	}
 	return list

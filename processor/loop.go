@@ -29,6 +29,7 @@ type loop struct {
 	chunks   chan *chunk      // to the workers; has room for all of them
 	finished chan *chunk      // from the workers; has room for all of them
 	acks     *acks            // from the producer
+	notes    *notes           // from attempts that run
 	calls    chan func()      // from everybody else: see do
 	lookNow  chan struct{}    // to the watcher; has room for one
 	quit     chan struct{}    // ends the loop
@@ -81,6 +82,7 @@ func newLoop(opts *Options) *loop {
 		chunks:   make(chan *chunk, opts.Workers),
 		finished: make(chan *chunk, opts.Workers),
 		acks:     newAcks(),
+		notes:    &notes{wake: make(chan struct{}, 1)},
 		calls:    make(chan func()),
 		lookNow:  make(chan struct{}, 1),
 		quit:     make(chan struct{}),
@@ -154,6 +156,9 @@ func (l *loop) run() {
 		case <-l.acks.wake:
 			l.now = time.Now()
 			l.answer()
+		case <-l.notes.wake:
+			l.now = time.Now()
+			l.takeNotes()
 		case call := <-l.calls:
 			l.now = time.Now()
 			call()

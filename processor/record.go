@@ -33,6 +33,11 @@ type Input struct {
 	// [Hedges]); nil if there can be one only. A transform that has several places to
 	// ask stores there where it asks, and asks somewhere else if something is there.
 	Asked *atomic.Value
+	// Note is the last note of an earlier attempt, see [Input.SetNote]; empty if there
+	// is none.
+	Note string
+
+	source source
 }
 
 // IdempotencyKey names the record in the same words at every attempt, also

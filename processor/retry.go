@@ -49,7 +49,7 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	f := failureOf(a.err)
 	seq := a.seq // a belongs to a chunk that is used again
 	s := t.window.Slot(seq)
-	s.note(l.now, a.err)
+	s.remember(l.now, a.err)
 	var p *PanicError
 	switch {
 	case errors.As(a.err, &p):

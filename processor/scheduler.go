@@ -163,10 +163,11 @@ func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
 	}
 	s.state = running
 	s.begun++
+	s.calls++
 	if s.first == 0 {
 		s.first = nanos
 	}
-	a := attempt{seq: seq, record: s.record, number: int(s.begun)}
+	a := attempt{seq: seq, record: s.record, call: s.calls, number: int(s.begun), note: s.noteText()}
 	if s.failed != nil {
 		a.last = s.failed.err
 	}

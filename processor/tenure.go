@@ -123,6 +123,7 @@ type slot struct {
 	outputs *output
 	pending int32 // outputs not yet acknowledged
 	begun   int32 // attempts that count
+	calls   int32 // attempts, and those that did not count
 	granted int32 // attempts that a person allowed, all in all
 	state   slotState
 
@@ -130,6 +131,7 @@ type slot struct {
 	first    int64 // the first attempt was dispatched
 	finished int64
 	failed   *failures // nil: no attempt has
+	note     *string   // of an attempt; nil: none
 }
 
 type slotState uint8

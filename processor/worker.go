@@ -25,6 +25,7 @@ type chunk struct {
 	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
 
 	ctx    context.Context
+	notes  *notes             // where its attempts note something
 	asked  *atomic.Value      // nil without hedges
 	cancel context.CancelFunc // nil if it is the tenure's
 	race   *race              // nil if it is alone with its record
@@ -40,8 +41,10 @@ type chunk struct {
 type attempt struct {
 	seq    resequence.Seq
 	record *kgo.Record
+	call   int32 // slot.calls
 	number int   // 1-based
 	last   error // of the attempt before
+	note   string
 
 	ran     bool
 	outputs *output
@@ -87,7 +90,10 @@ func (c *chunk) run(transform Transform, opts *Options) {
 
 func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
 	t, s, out := c.tenure, &c.slab, &c.outputs
-	in := Input{Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last, Asked: c.asked}
+	in := Input{
+		Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last, Asked: c.asked,
+		Note: a.note, source: source{place{t, a.seq, a.call}, c.notes},
+	}
 	*out = Outputs{in: a.record, slab: s}
 	a.ran = true
 	if a.err = call(c.ctx, transform, in, out); a.err != nil {
