@@ -28,6 +28,7 @@ type HeldRecord struct {
 	Timestamp time.Time    `json:"timestamp"`
 	Since     time.Time    `json:"since"`
 	Attempts  int          `json:"attempts"`
+	Note      string       `json:"note,omitempty"`
 	Reason    string       `json:"reason"`
 	LastError string       `json:"last_error"`
 	Key       *Bytes       `json:"key"`
@@ -97,7 +98,7 @@ func (s *Server) listHeld(w http.ResponseWriter, r *http.Request) {
 			for _, h := range p.Held {
 				list.Held = append(list.Held, HeldRecord{
 					Pipeline: a.name, Topic: p.Topic, Partition: p.Partition, Offset: h.Offset,
-					Timestamp: h.Timestamp, Since: h.Since, Attempts: h.Attempts, Reason: h.Reason, LastError: h.LastError,
+					Timestamp: h.Timestamp, Since: h.Since, Attempts: h.Attempts, Note: h.Note, Reason: h.Reason, LastError: h.LastError,
 					Key: bytesOf(h.Key), Value: bytesOf(h.Value), Headers: heldHeaders(h.Headers),
 				})
 			}

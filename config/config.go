@@ -76,7 +76,7 @@ type Pipeline struct {
 	Transform           Transform     `key:"transform"`
 	Retry               Retry         `key:"retry"`
 	Hedge               Hedge         `key:"hedge"`
-	OnExhausted         string        `key:"on_exhausted"` // stop, hold, dead_letter or drop
+	OnExhausted         string        `key:"on_exhausted"` // hold, dead_letter, drop or stop
 	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if OnExhausted is dead_letter, may be if it is hold
 	Output              Output        `key:"output"`
 	Delivery            string        `key:"delivery"` // at_least_once or exactly_once

@@ -118,7 +118,8 @@ func TestExecDeadlyRecord(t *testing.T) {
 	name := unique(t, "")
 	conf := func(value string) settings {
 		return process(pipeline(name, in.topic, out).with(settings{
-			"transform": settings{"exec": settings{"command": []string{"node", script, value}, "in_flight": 16}},
+			"transform":    settings{"exec": settings{"command": []string{"node", script, value}, "in_flight": 16}},
+			"on_exhausted": "stop",
 		}))
 	}
 	i := start(t, conf(fmt.Sprintf("%s/1/%d", in.topic, poison)))

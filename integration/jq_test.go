@@ -29,7 +29,7 @@ func TestJQ(t *testing.T) {
 	answers, producer := newAnswers(t), newProducer(t)
 	producer.Produce(t.Context(), &kgo.Record{Topic: in.topic, Partition: 1, Value: []byte("who: nobody")}, answers.note)
 	answers.flush(producer)
-	i.awaitUnready(t, in.topic+"/1", "stopped", "offset 500", "not JSON")
+	i.awaitUnready(t, in.topic+"/1", "is held", "offset 500", "not JSON")
 	in.next = in.next[:1]
 	in.produce(t, 100) // to partition 0, which goes on
 	awaitOutput(t, out, partitions*500+100)

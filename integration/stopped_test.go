@@ -21,7 +21,8 @@ func TestRejectedRecordStopsItsPartition(t *testing.T) {
 	worker.answer(bad, http.StatusUnprocessableEntity)
 	name := unique(t, "")
 	conf := process(pipeline(name, in.topic, out).with(settings{
-		"transform": settings{"http": settings{"urls": []string{worker.url}}},
+		"transform":    settings{"http": settings{"urls": []string{worker.url}}},
+		"on_exhausted": "stop",
 	}))
 	i := start(t, conf)
 	where := in.topic + "/2"
@@ -63,8 +64,9 @@ func TestExhaustedRecordStopsItsPartition(t *testing.T) {
 	name := unique(t, "")
 	conf := pipeline(name, in.topic, out)
 	i := start(t, process(conf.with(settings{
-		"transform": settings{"simulate": settings{"latency": "1ms", "failure_rate": 1}},
-		"retry":     settings{"attempts": 3, "initial": "1ms"},
+		"transform":    settings{"simulate": settings{"latency": "1ms", "failure_rate": 1}},
+		"retry":        settings{"attempts": 3, "initial": "1ms"},
+		"on_exhausted": "stop",
 	})))
 	i.awaitUnready(t, in.topic+"/0", "stopped", "offset 0", "failed 3 times")
 	i.drain(t)

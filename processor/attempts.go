@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"math"
 	"time"
 
 	"seriatim/internal/seeded"
@@ -124,7 +125,14 @@ func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, byt
 	s.outputs, s.pending = outputs, n
 	s.state, s.finished, s.failed = complete, l.nanos(), nil
 	delete(t.holds, seq)
-	if err := t.window.Complete(seq, bytes); err != nil {
+	var err error
+	if seq == t.barred {
+		t.barred = math.MaxUint64
+		err = t.window.Resize(seq, size+bytes)
+	} else {
+		err = t.window.Complete(seq, bytes)
+	}
+	if err != nil {
 		l.bug(t, err)
 	}
 }

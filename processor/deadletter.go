@@ -16,16 +16,17 @@ import (
 type OnExhausted uint8
 
 const (
+	// Hold has the partition wait at the record until a person decides: see
+	// [Pipeline.Decide].
+	Hold OnExhausted = iota
 	// Stop stops the partition at the record until it is assigned anew.
-	Stop OnExhausted = iota
+	Stop
 	// DeadLetter emits the record to Options.DeadLetterTopic in place of its
-	// outputs; it settles when that is acknowledged.
+	// outputs; it settles when that is acknowledged. One that the topic does not take
+	// is held.
 	DeadLetter
 	// Drop logs and counts the record and settles it without an output.
 	Drop
-	// Hold has the partition wait at the record until a person decides: see
-	// [Pipeline.Decide].
-	Hold
 )
 
 // failures are what a slot remembers of failed attempts.

@@ -27,7 +27,7 @@ func (l *loop) emit(t *tenure) {
 		return // told by the watcher
 	}
 	promise := l.acks.promise // bound once: each time is an allocation
-	end := min(t.released(), t.stopAt)
+	end := t.emittable()
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
@@ -316,11 +316,19 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 		err := sink.refuses(&o.record)
 		switch {
 		case o.acked || err == nil:
-		case o.dead || l.opts.OnExhausted == Stop || l.opts.OnExhausted == Hold:
+		case l.opts.OnExhausted == Stop:
 			l.unacceptable(t, o, err)
+			return false
+		case o.dead:
+			s.remember(l.now, fmt.Errorf("%s does not take it: %w", o.record.Topic, err))
+			l.bar(t, seq, "has nowhere to go")
 			return false
 		default:
 			s.remember(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
+			if l.opts.OnExhausted == Hold {
+				l.bar(t, seq, "has an output that its topic does not take")
+				return false
+			}
 			s.outputs, s.pending = l.instead(t, seq, reasonOutput, "has an output that its topic does not take"), 0
 			if s.outputs != nil {
 				s.pending = 1

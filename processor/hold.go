@@ -90,6 +90,21 @@ func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
 	}
 }
 
+// bar holds a record that is released and would be emitted next, but for a topic that does
+// not take what is to be emitted of it.
+func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
+	s := t.window.Slot(seq)
+	size := recordSize(s.record)
+	s.outputs, s.pending = nil, 0
+	t.barred = seq
+	t.unfinished += size
+	if err := t.window.Resize(seq, size); err != nil {
+		l.bug(t, err)
+	}
+	l.budget.account(t)
+	l.hold(t, seq, reasonOutput, what)
+}
+
 // hold keeps an exhausted record until a person decides.
 func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
 	s := t.window.Slot(seq)

@@ -60,10 +60,11 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"Commit.Transaction", func(o *Options) { o.Commit.Transaction = time.Microsecond }},
 		{"Commit.Transaction", func(o *Options) { o.Commit.Transaction = 6 * time.Second }},
 		{"DeadLetterTopic", func(o *Options) { o.OnExhausted = DeadLetter }},
-		{"DeadLetterTopic", func(o *Options) { o.DeadLetterTopic = "dead" }},
+		{"DeadLetterTopic", func(o *Options) { o.OnExhausted, o.DeadLetterTopic = Stop, "dead" }},
 		{"DeadLetterTopic: in is also an input topic", func(o *Options) { o.OnExhausted, o.DeadLetterTopic = DeadLetter, "in" }},
 		{"DeadLetterTopic: out is also an output topic", func(o *Options) { o.OnExhausted, o.DeadLetterTopic = DeadLetter, "out" }},
 		{"", func(o *Options) { o.OnExhausted, o.DeadLetterTopic = DeadLetter, "dead" }},
+		{"", func(o *Options) { o.DeadLetterTopic = "dead" }}, // a person may decide for it
 	} {
 		o := validOptions()
 		test.spoil(&o)

@@ -85,6 +85,7 @@ func TestOutagePausesDispatchAndProbes(t *testing.T) {
 func TestRecordThatAloneMeetsAnOutageIsRejected(t *testing.T) {
 	virtual(t, 3, func(b *bed) {
 		opts := b.options()
+		opts.OnExhausted = processor.Stop
 		b.produceToAll(3, 0, 100)
 		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 			if in.Partition == 1 && in.Offset == 30 {

@@ -74,6 +74,7 @@ func TestAttemptsKnowTheErrorBefore(t *testing.T) {
 func TestThePartitionStopsAtItsOldestExhaustedRecord(t *testing.T) {
 	b := newBed(t, 1, nil)
 	opts := b.options()
+	opts.OnExhausted = processor.Stop
 	opts.Retry = processor.Retries{Attempts: 3, Initial: time.Millisecond, Max: 20 * time.Millisecond}
 	b.produce("in", 0, 0, 20)
 	r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, out *processor.Outputs) error {

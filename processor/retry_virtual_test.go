@@ -112,7 +112,7 @@ func TestExhaustedRecordStopsItsPartition(t *testing.T) {
 			virtual(t, 2, func(b *bed) {
 				var attempts attemptLog
 				opts := b.options()
-				opts.Retry = test.retry
+				opts.Retry, opts.OnExhausted = test.retry, processor.Stop
 				b.produceToAll(2, 0, 50)
 				r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 					if in.Partition == 0 && in.Offset == 20 {
@@ -154,7 +154,7 @@ func TestStoppedPartitionIsTriedAgainWhenAssignedAnew(t *testing.T) {
 	virtual(t, 1, func(b *bed) {
 		opts := b.options()
 		var attempts attemptLog
-		opts.Retry = processor.Retries{Attempts: 2}
+		opts.Retry, opts.OnExhausted = processor.Retries{Attempts: 2}, processor.Stop
 		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 			if in.Offset == 20 {
 				attempts.note(in)

@@ -184,7 +184,10 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 	case t.refused != nil:
 		return "outputs to " + t.output + " are refused; trying again: " + explain(t.refused), t.refusedSince
 	}
-	if oldest := resequence.Seq(t.tracker.Settled()); oldest < t.released() && t.sink != nil {
+	if s := t.window.Slot(t.barred); s != nil && s.state == held {
+		return l.heldReason(t, t.barred)
+	}
+	if oldest := resequence.Seq(t.tracker.Settled()); oldest < t.emittable() && t.sink != nil {
 		if s := t.window.Slot(oldest); l.age(s.finished) > slowHead {
 			return fmt.Sprintf("the broker has not acknowledged the output of the record at offset %d to %s; trying again", s.record.Offset, t.output), l.epoch.Add(time.Duration(s.finished))
 		}
@@ -198,12 +201,18 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 	}
 	h := t.window.Slot(head)
 	if h.state == held {
-		return fmt.Sprintf("the record at offset %d %s and is held: %s: decide with seriatim held", h.record.Offset, t.holds[head].what, h.failed.err), t.holds[head].since
+		return l.heldReason(t, head)
 	}
 	if l.outage != nil || l.age(h.admitted) < slowHead {
 		return "", time.Time{}
 	}
 	return fmt.Sprintf("the record at offset %d holds the partition: %s", h.record.Offset, h.doing()), l.epoch.Add(time.Duration(h.admitted))
+}
+
+// heldReason says why a record is held, and since when.
+func (l *loop) heldReason(t *tenure, seq resequence.Seq) (reason string, since time.Time) {
+	s, h := t.window.Slot(seq), t.holds[seq]
+	return fmt.Sprintf("the record at offset %d %s and is held: %s: decide with seriatim held", s.record.Offset, h.what, s.failed.err), h.since
 }
 
 // doing says in words what the record of a slot waits for.

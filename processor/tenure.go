@@ -75,6 +75,9 @@ type tenure struct {
 	overdraft  int64 // of these above the guarantee
 
 	holds map[resequence.Seq]*hold // records that are, or were, held and are not complete
+	// barred is a released record that is not emitted, because a topic does not take its
+	// output: it is held, or attempted again. MaxUint64 if there is none.
+	barred resequence.Seq
 
 	next        resequence.Seq   // the next record that was never dispatched
 	due         []resequence.Seq // records to attempt again now, ascending
@@ -155,6 +158,7 @@ func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *ten
 		assignedAt:   now,
 		stable:       -1,
 		stopAt:       math.MaxUint64,
+		barred:       math.MaxUint64,
 		idleAt:       -1,
 		output:       outputTopic(opts.Output.Topic, key.topic, opts.Source.Regex),
 		provenance:   key.String() + "/",
@@ -182,7 +186,7 @@ func (t *tenure) quiet() bool {
 	if t.running > t.beaten || t.inFlight > 0 {
 		return false
 	}
-	return t.emitNext == min(t.released(), t.stopAt) || t.sink == nil
+	return t.emitNext == t.emittable() || t.sink == nil
 }
 
 // released is one past the newest released record.
@@ -192,6 +196,9 @@ func (t *tenure) released() resequence.Seq {
 	}
 	return t.window.Next()
 }
+
+// emittable is one past the newest record whose outputs may be emitted.
+func (t *tenure) emittable() resequence.Seq { return min(t.released(), t.stopAt, t.barred) }
 
 // again puts a record back in line for an attempt.
 func (t *tenure) again(seq resequence.Seq) {

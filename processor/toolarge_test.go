@@ -2,6 +2,7 @@ package processor_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -109,7 +110,92 @@ func TestOutputThatItsTopicDoesNotTake(t *testing.T) {
 	})
 }
 
-// A dead letter that is too large stops the partition: there is nowhere to go.
+// holds waits until the only partition holds one record, for these reasons.
+func (b *bed) holds(r *running, reasons ...string) {
+	b.t.Helper()
+	b.eventually("a record is held", func() bool { p := b.status(r).Partitions; return len(p) == 1 && len(p[0].Held) == 1 })
+	for _, want := range reasons {
+		if got := b.problem(r, "in/0"); !strings.Contains(got, want) {
+			b.t.Errorf("the reason is %q, without %q", got, want)
+		}
+	}
+}
+
+// decides about the record of "in/0" at an offset.
+func (b *bed) decides(r *running, d processor.Decision) {
+	b.t.Helper()
+	d.Topic, d.Reason = "in", "a test"
+	if err := r.Decide(context.Background(), d); err != nil {
+		b.t.Errorf("%v about offset %d: %v", d.Verdict, d.Offset, err)
+	}
+}
+
+// A record with an output that its topic does not take is held, although it is
+// transformed: every decision about it is possible, and others go in their turn.
+func TestOutputThatIsHeld(t *testing.T) {
+	inBothModes(t, func(t *testing.T, exactlyOnce bool) {
+		for name, test := range map[string]struct {
+			decision   processor.Decision
+			out, dead  string
+			held, ends bool // it is held again; nobody decides
+		}{
+			"skip":           {decision: processor.Decision{Verdict: processor.SkipIt}, out: "0 1 2 3 4 6 8 9"},
+			"dead letter":    {decision: processor.Decision{Verdict: processor.DeadLetterIt}, out: "0 1 2 3 4 6 8 9", dead: "5 7"},
+			"an output":      {decision: processor.Decision{Verdict: processor.ReplaceOutput, Value: []byte("x")}, out: "0 1 2 3 4 x 6 x 8 9"},
+			"another value":  {decision: processor.Decision{Verdict: processor.ReplaceValue, Value: []byte("y")}, out: "0 1 2 3 4 y 6 y 8 9"},
+			"retry":          {decision: processor.Decision{Verdict: processor.RetryIt}, held: true},
+			"a large output": {decision: processor.Decision{Verdict: processor.ReplaceOutput, Value: large()}, held: true},
+			"a drain":        {ends: true},
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := newBed(t, 1, nil, kfake.SeedTopics(1, "dead"))
+				largest(b, "out")
+				opts := b.options()
+				opts.ExactlyOnce, opts.DeadLetterTopic = exactlyOnce, "dead"
+				b.produce("in", 0, 0, 10)
+				r := b.run(opts, processor.TransformFunc(inflate))
+				for _, offset := range []int64{5, 7} {
+					b.holds(r, fmt.Sprint("offset ", offset), "out does not take its output", "max.message.bytes is 3000")
+					b.eventually("what is before it is committed", func() bool { return b.committed(0) == offset })
+					if test.ends {
+						break
+					}
+					test.decision.Offset = offset
+					b.decides(r, test.decision)
+					if test.held {
+						b.holds(r, fmt.Sprint("offset ", offset))
+						b.decides(r, processor.Decision{Offset: offset, Verdict: processor.SkipIt})
+					}
+				}
+				if !test.ends {
+					b.caughtUp(1)
+					b.eventually("no byte is in use", func() bool { return b.status(r).WindowBytes == 0 })
+				}
+				began := time.Now()
+				if err := r.stop(); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("the drain took %v", took)
+				}
+				switch {
+				case test.held:
+					test.out = "0 1 2 3 4 6 8 9"
+				case test.ends:
+					test.out = "0 1 2 3 4"
+				}
+				if got := strings.Join(b.values("out", 0), " "); got != test.out {
+					t.Errorf("outputs %s, want %s", got, test.out)
+				}
+				if got := strings.Join(b.values("dead", 0), " "); got != test.dead {
+					t.Errorf("dead letters %s, want %s", got, test.dead)
+				}
+			})
+		}
+	})
+}
+
+// A dead letter that is too large has nowhere to go, and is held.
 func TestDeadLetterThatItsTopicDoesNotTake(t *testing.T) {
 	inBothModes(t, func(t *testing.T, exactlyOnce bool) {
 		b := newBed(t, 1, nil, kfake.SeedTopics(1, "dead"))
@@ -120,12 +206,16 @@ func TestDeadLetterThatItsTopicDoesNotTake(t *testing.T) {
 		records[1].Value = large()
 		b.write(records...)
 		r := b.run(opts, processor.TransformFunc(passOn))
-		b.stops(r, "offset 1", "dead does not take", "max.message.bytes is 3000")
+		b.holds(r, "offset 1", "dead does not take it", "max.message.bytes is 3000")
 		b.eventually("what is before it is committed", func() bool { return b.committed(0) == 1 })
+		b.decides(r, processor.Decision{Offset: 1, Verdict: processor.DeadLetterIt})
+		b.holds(r, "offset 1", "dead does not take it")
+		b.decides(r, processor.Decision{Offset: 1, Verdict: processor.ReplaceOutput, Value: []byte("1")})
+		b.caughtUp(1)
 		if err := r.stop(); err != nil {
 			t.Error(err)
 		}
-		b.outputsAre(0, 1)
+		b.outputsAre(0, 3)
 	})
 }
 

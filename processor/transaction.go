@@ -144,7 +144,7 @@ func (d *drain) settledButForTxn() bool {
 		if t.phase == closed {
 			return true // lost: abort at once
 		}
-		if t.running > t.beaten || t.sink != nil && t.refused == nil && t.emitNext != min(t.released(), t.stopAt) {
+		if t.running > t.beaten || t.sink != nil && t.refused == nil && t.emitNext != t.emittable() {
 			return false
 		}
 	}

@@ -70,6 +70,14 @@ func (m *model) release() (Seq, bool) {
 	return head, true
 }
 
+func (m *model) resize(seq Seq, bytes int64) *SlotError {
+	if s := m.state(seq); s != Released {
+		return &SlotError{"resize", seq, s}
+	}
+	m.records[seq].bytes = bytes
+	return nil
+}
+
 func (m *model) free(to Seq) *SlotError {
 	for seq := Seq(0); seq < to; seq++ {
 		if s := m.state(seq); s != Released && s != Freed {
@@ -143,6 +151,10 @@ func (f *follower) release() bool {
 		f.fail("released value", *value, seq+1)
 	}
 	return ok
+}
+
+func (f *follower) resize(seq Seq, bytes int64) {
+	f.sameError(f.w.Resize(seq, bytes), f.m.resize(seq, bytes))
 }
 
 func (f *follower) free(to Seq) {
@@ -236,7 +248,8 @@ func follow(t *testing.T, seed string, script []byte) *follower {
 			}
 		case 6: // free a part of what is released
 			f.free(tail + (head-tail)*Seq(arg+1)/32)
-		case 7: // free up to somewhere, right or wrong
+		case 7: // resize one, and free up to somewhere, right or wrong
+			f.resize(tail+Seq(arg)-2, int64(arg*arg))
 			f.free(tail + Seq(arg) - 2)
 		}
 		f.compare()

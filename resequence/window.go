@@ -156,6 +156,18 @@ func (w *Window[T]) Complete(seq Seq, bytes int64) error {
 	return nil
 }
 
+// Resize sets the bytes that a released seq counts, with its outputs, once they are
+// others. It returns a [*SlotError] unless the seq is released and not freed.
+func (w *Window[T]) Resize(seq Seq, bytes int64) error {
+	if seq < w.tail || seq >= w.head {
+		return &SlotError{"resize", seq, w.state(seq)}
+	}
+	s := w.at(seq)
+	w.bytes += bytes - s.bytes
+	s.bytes = bytes
+	return nil
+}
+
 // Release returns the head if it is completed, each seq once, in order. The slot
 // stays held, and counts, until it is freed.
 func (w *Window[T]) Release() (Seq, *T, bool) {
