@@ -46,7 +46,7 @@ test-virtual: | $(RESULTS) # rebalances in virtual time
 	$(GOTEST) --jsonfile $(RESULTS)/virtual.json -- -race -shuffle=on -timeout 5m -tags synctests ./processor/...
 
 test-node: | $(RESULTS)
-	cd examples/node && node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination=$(CURDIR)/$(RESULTS)/node.tap
+	cd sdk/node && node --test --test-timeout=60000 --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination=$(CURDIR)/$(RESULTS)/node.tap test/*.test.js
 
 test-integration: | $(RESULTS) # the built binary on a real Kafka
 	$(GOTEST) --jsonfile $(RESULTS)/integration.json -- -count=1 -parallel 4 -timeout 15m ./integration/...

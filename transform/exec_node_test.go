@@ -20,12 +20,12 @@ func TestExecNode(t *testing.T) {
 		t.Fatalf("%v; the tests need Node 20", err)
 	}
 	p, _ := pool(t, "", transform.ExecOptions{Command: []string{node, "../examples/node/stdio.mjs"}, Timeout: time.Minute})
-	call := func(value []byte, headers ...kgo.RecordHeader) ([]*kgo.Record, error) {
+	call := func(offset int64, value []byte, headers ...kgo.RecordHeader) ([]*kgo.Record, error) {
 		in := input()
-		in.Value, in.Headers = value, headers
+		in.Offset, in.Value, in.Headers = offset, value, headers
 		return processor.Call(t.Context(), p, in)
 	}
-	const receipt = `"receipt":"orders/AQIDBAUGBwgJCgsMDQ4PEA/3/42"`
+	const receipt = `"receipt":1` // the same record gets the same one
 	odd := kgo.RecordHeader{Key: "X-Tracé", Value: []byte("a b\x00\xff")}
 	for name, test := range map[string]struct {
 		value   []byte
@@ -38,7 +38,7 @@ func TestExecNode(t *testing.T) {
 		"several":     {[]byte(`[{"id":1},{"id":2}]`), []kgo.RecordHeader{{Key: "n"}}, []string{`key: {"id":1} n=<null>`, `key: {"id":2} n=<null>`}},
 		"none":        {[]byte(`{}`), []kgo.RecordHeader{odd, {Key: "Test", Value: []byte("yes")}}, []string{}},
 	} {
-		got, err := call(test.value, test.headers...)
+		got, err := call(1, test.value, test.headers...)
 		if shown := show(got); err != nil || !slices.Equal(shown, test.want) {
 			t.Errorf("%s: got %q and error %v, want %q", name, shown, err, test.want)
 		}
@@ -52,7 +52,7 @@ func TestExecNode(t *testing.T) {
 		"reject": {"", processor.Reject, 0, `this record can never work: "the value of key is no JSON object or array"`},
 		"retry":  {`{"account":"busy"}`, processor.Retry, time.Second, `answered retry: "the bank is busy"`},
 	} {
-		_, err := call([]byte(test.value))
+		_, err := call(2, []byte(test.value))
 		if f := execFailure(t, err); f.Kind != test.kind || f.After != test.after || !strings.HasSuffix(err.Error(), test.says) {
 			t.Errorf("%s: got %v after %v: %v, want %v after %v: … %s", name, f.Kind, f.After, err, test.kind, test.after, test.says)
 		}
