@@ -2,6 +2,7 @@ package processor
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"seriatim/internal/seeded"
@@ -22,6 +23,7 @@ func (l *loop) dispatch() {
 		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
 			l.start(c)
 			switch {
+			case l.opts.Batch.Records > 0: // answered all at once
 			case len(c.attempts) > 1:
 				l.harvestLater()
 			case l.hedger != nil:
@@ -30,6 +32,7 @@ func (l *loop) dispatch() {
 			}
 		}
 		l.sched.want(t)
+		l.ripen(t)
 	}
 }
 
@@ -55,6 +58,7 @@ func (l *loop) takeAttempts(c *chunk, n int) {
 	if now := l.tenures[t.partitionKey]; seeded.Bug("late-result-accepted") && now != nil {
 		t = now
 	}
+	draw := rand.Float64() // one for a batch, so that what fails together is tried again together
 	for ; c.taken < n; c.taken++ {
 		a := &c.attempts[c.taken]
 		switch {
@@ -65,7 +69,10 @@ func (l *loop) takeAttempts(c *chunk, n int) {
 			t.window.Slot(a.seq).begun--
 			t.again(a.seq)
 		case a.err != nil:
-			l.failed(t, a)
+			if l.opts.Batch.Records == 0 {
+				draw = rand.Float64()
+			}
+			l.failed(t, c, a, draw)
 		default:
 			l.complete(t, a)
 		}
@@ -177,10 +184,7 @@ func (l *loop) observe(c *chunk) {
 	if hook == nil && l.hedger == nil {
 		return
 	}
-	n := 0
-	for n < len(c.attempts) && c.attempts[n].ran {
-		n++
-	}
+	n := l.sched.calls(c)
 	outcome := "ok"
 	if err := c.attempts[n-1].err; err != nil {
 		outcome = failureOf(err).Kind.String()

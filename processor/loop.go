@@ -62,6 +62,7 @@ type loop struct {
 	seen       bool       // the cluster's topics, once: the start is over
 	fatal      chan error // what ends the pipeline; has room for one
 	attempts   [results]uint64
+	panicked   *PanicError // that was logged last
 	rebalances uint64
 	spareAcks  []ack
 	handedOver bool               // outputs, to the producer in this turn
@@ -104,6 +105,7 @@ func newLoop(opts *Options) *loop {
 		state:     "starting",
 		fatal:     make(chan error, 1),
 	}
+	l.sched.batch = opts.Batch
 	if opts.ExactlyOnce {
 		l.txn = newTransactor(opts)
 	}
@@ -249,6 +251,7 @@ func (l *loop) receive(t *tenure, records []*kgo.Record) {
 	l.budget.account(t)
 	l.advance(t)
 	l.sched.want(t)
+	l.ripen(t)
 }
 
 // readmit moves what waits for room into windows that have got some.
@@ -273,6 +276,7 @@ func (l *loop) readmit() {
 			l.budget.account(t)
 			l.advance(t)
 			l.sched.want(t)
+			l.ripen(t)
 		}
 		// Resume with half a window of room: the next fetch takes a round trip to
 		// arrive, and what it brings shall not be spilled at once.
@@ -320,6 +324,9 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 		*s = slot{record: r, admitted: now}
 		if !r.Attrs.IsControl() {
 			t.unfinished += size
+			if l.opts.Batch.Records > 0 {
+				t.freshBytes += size - recordOverhead
+			}
 		}
 		if r.Attrs.IsControl() && !seeded.Bug("control-dispatched") {
 			s.state, s.finished = control, now

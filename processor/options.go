@@ -27,9 +27,10 @@ type Options struct {
 	Source Source
 	Output Output
 
-	Workers             int // attempts in flight; 64
-	WorkersPerPartition int // most attempts in flight of one partition; 0 is adaptive
+	Workers             int // attempts in flight, or calls with a batch; 64
+	WorkersPerPartition int // most of these of one partition; 0 is adaptive
 	Window              Window
+	Batch               Batch
 	Retry               Retries
 	Hedge               Hedges
 	OnExhausted         OnExhausted
@@ -118,6 +119,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Workers, 64)
 	def(&o.Window.Records, 16384)
 	def(&o.Window.Bytes, 128<<20)
+	def(&o.Batch.Bytes, 8<<20)
 	def(&o.Retry.Attempts, 5)
 	def(&o.Hedge.Budget, 0.05)
 	def(&o.Retry.Initial, 200*time.Millisecond)
@@ -150,6 +152,9 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.WorkersPerPartition < 0, "WorkersPerPartition: %d is negative", o.WorkersPerPartition)
 	bad(o.Window.Records < 1, "Window.Records: %d is less than 1", o.Window.Records)
 	bad(o.Window.Bytes < 1, "Window.Bytes: %d is less than 1", o.Window.Bytes)
+	bad(o.Batch.Records < 0 || o.Batch.Records > MaxBatch, "Batch.Records: %d is not between 0 and %d", o.Batch.Records, MaxBatch)
+	bad(o.Batch.Wait < 0 || o.Batch.Bytes < 1, "Batch: Wait %v or Bytes %d is out of range", o.Batch.Wait, o.Batch.Bytes)
+	bad(o.Batch.Records > 0 && o.Hedge.on(), "Hedge: is not possible with Batch")
 	bad(o.Retry.Attempts < 1, "Retry.Attempts: %d is less than 1", o.Retry.Attempts)
 	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
 	bad(o.Hedge.After < 0 || o.Hedge.Quantile < 0 || o.Hedge.Quantile >= 1, "Hedge: After %v or Quantile %v is out of range", o.Hedge.After, o.Hedge.Quantile)

@@ -30,6 +30,9 @@ func New(opts Options, transform Transform) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := transform.(BatchTransform); opts.Batch.Records > 0 && !ok {
+		return nil, errors.New("Batch: needs a BatchTransform")
+	}
 	p := &Pipeline{opts: opts, transform: transform}
 	p.loop.Store(newLoop(&p.opts))
 	return p, nil

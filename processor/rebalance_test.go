@@ -30,6 +30,7 @@ type churn struct {
 	exactlyOnce bool
 	drain       time.Duration
 	hedge       processor.Hedges
+	batch       processor.Batch
 
 	members  []*running
 	joined   int
@@ -51,7 +52,7 @@ func (c *churn) join() {
 	opts.Window.Records = 1 + c.rng.IntN(64)
 	opts.DrainTimeout = c.drain
 	opts.ExactlyOnce = c.exactlyOnce
-	opts.Hedge = c.hedge
+	opts.Hedge, opts.Batch = c.hedge, c.batch
 	c.joined++
 	c.members = append(c.members, c.b.run(opts, c.transform))
 }

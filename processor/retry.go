@@ -3,7 +3,6 @@ package processor
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"seriatim/internal/seeded"
@@ -32,30 +31,41 @@ func (r result) String() string {
 // backoff is a random time up to Initial, doubled with each attempt that has
 // failed, never more than Max ("full jitter": workers that come back are not met
 // by everybody at once), and never less than what the worker asked for, as far as
-// Max allows.
-func (r Retries) backoff(failed int, asked time.Duration) time.Duration {
+// Max allows. draw is the random number, from 0 to 1.
+func (r Retries) backoff(failed int, asked time.Duration, draw float64) time.Duration {
 	ceiling := r.Max
 	if shift := failed - 1; shift < 32 {
 		if d := r.Initial << shift; d > 0 && d < r.Max {
 			ceiling = d
 		}
 	}
-	return max(rand.N(ceiling+1), min(asked, r.Max))
+	return max(time.Duration(draw*float64(ceiling)), min(asked, r.Max))
 }
 
 // failed decides what becomes of a record whose attempt has failed. Waiting for
 // the next attempt holds no worker.
-func (l *loop) failed(t *tenure, a *attempt) {
+//
+// A failure that several records share may be the fault of one of them. They are tried
+// again in batches of a tenth of their number, until the one is alone: no record is
+// exhausted by a failure that it shared.
+func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 	f := failureOf(a.err)
 	seq := a.seq // a belongs to a chunk that is used again
 	s := t.window.Slot(seq)
 	s.remember(l.now, a.err)
+	alone := !a.shared || c.suspects == 1
+	if !alone && !f.Unsent {
+		s.company = uint16(max(1, c.suspects/10))
+	}
 	var p *PanicError
 	switch {
 	case errors.As(a.err, &p):
 		l.attempts[resultPanic]++
-		l.log.Warn("the transform panicked", "topic", t.topic, "partition", t.partition,
-			"offset", s.record.Offset, "attempt", s.begun, "err", a.err, "stack", string(p.Stack))
+		if p != l.panicked { // of a whole batch once
+			l.panicked = p
+			l.log.Warn("the transform panicked", "topic", t.topic, "partition", t.partition,
+				"offset", s.record.Offset, "attempt", s.begun, "err", a.err, "stack", string(p.Stack))
+		}
 	default:
 		l.attempts[resultOf(f.Kind)]++
 	}
@@ -69,16 +79,20 @@ func (l *loop) failed(t *tenure, a *attempt) {
 	}
 	l.vindicated(t, seq)
 	elapsed := l.age(s.first)
+	usedUp := s.begun >= max(s.granted, int32(l.opts.Retry.Attempts))
+	tooLong := l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed
 	switch {
+	case !alone && f.Kind == Reject:
+		t.again(seq)
 	case f.Kind == Reject:
 		l.exhausted(t, seq, reasonReject, "was rejected")
-	case s.begun >= max(s.granted, int32(l.opts.Retry.Attempts)):
+	case alone && usedUp:
 		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed %d times", s.begun))
-	case l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed:
+	case alone && tooLong:
 		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed for %v", elapsed.Round(time.Millisecond)))
 	default:
 		s.state = backoff
-		wait := l.opts.Retry.backoff(int(s.begun), f.After)
+		wait := l.opts.Retry.backoff(int(s.begun), f.After, draw)
 		l.log.Debug("an attempt failed", "topic", t.topic, "partition", t.partition,
 			"offset", s.record.Offset, "attempt", s.begun, "wait", wait, "err", a.err)
 		l.at(l.now.Add(wait), func() {

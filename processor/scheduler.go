@@ -14,6 +14,7 @@ import (
 type scheduler struct {
 	workers      int
 	perPartition int // 0: adaptive
+	batch        Batch
 
 	free    int       // workers without a chunk
 	ring    []*tenure // with something to dispatch, in turn
@@ -21,7 +22,7 @@ type scheduler struct {
 	wanting int       // tenures that dispatch or would like to
 
 	// mean is the moving average of the time that a transform takes for one
-	// record, in nanoseconds. It starts above chunkTime, so that nothing is put in
+	// record, or batch, in nanoseconds. It starts above chunkTime, so that nothing is put in
 	// chunks before the first transforms have shown to be cheap: a start with
 	// chunks of 64 ran 64 slow records in a row.
 	mean float64
@@ -35,7 +36,7 @@ func newScheduler(workers, perPartition int) *scheduler {
 
 // want puts t in the ring if it has something to dispatch.
 func (s *scheduler) want(t *tenure) {
-	wants := t.wants()
+	wants := s.wants(t)
 	if wants && !t.queued {
 		t.queued = true
 		s.ring = append(s.ring, t)
@@ -48,6 +49,11 @@ func (s *scheduler) want(t *tenure) {
 			s.wanting--
 		}
 	}
+}
+
+// wants reports whether t has something to dispatch now.
+func (s *scheduler) wants(t *tenure) bool {
+	return t.wants() && (s.batch.Records == 0 || s.ready(t))
 }
 
 // turn takes the next tenure off the ring that may have a worker; nil if none.
@@ -74,7 +80,7 @@ func (s *scheduler) next(may func(*tenure) bool) *tenure {
 			s.ring, s.ringAt = append(s.ring[:0], s.ring[s.ringAt:]...), 0
 		}
 		t.queued = false
-		if !t.wants() {
+		if !s.wants(t) {
 			continue
 		}
 		if may(t) {
@@ -106,11 +112,14 @@ func (s *scheduler) allows(t *tenure, now time.Time) bool {
 
 // chunkSize is how many records a worker gets at a time.
 func (s *scheduler) chunkSize() int {
+	if s.batch.Records > 0 {
+		return s.batch.Records
+	}
 	return int(min(maxChunk, max(1, float64(chunkTime)/s.mean)))
 }
 
 // cut takes the next records of t for one worker: one that waits for another
-// attempt, or a run of new ones. It returns nil if there were only control records.
+// attempt (several of them in a batch), or a run of new ones. It returns nil if there were only control records.
 func (s *scheduler) cut(t *tenure, now time.Time, nanos int64) *chunk {
 	return s.cutUpTo(s.chunkSize(), t, now, nanos)
 }
@@ -123,13 +132,15 @@ func (s *scheduler) cutOne(t *tenure, now time.Time, nanos int64) *chunk {
 func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *chunk {
 	c := s.blank()
 	c.tenure, c.started = t, now
-	if len(t.due) > 0 && t.due[0] < t.stopAt {
+	if s.batch.Records > 0 {
+		s.gather(c, size, nanos)
+	} else if len(t.due) > 0 && t.due[0] < t.stopAt {
 		seq := t.due[0]
 		t.due = t.due[1:]
 		c.add(t, seq, nanos)
 	} else {
 		// Control records at the head are settled, and freed, before they come here.
-		t.next = max(t.next, resequence.Seq(t.tracker.Settled()))
+		t.next = t.fresh()
 		end := min(t.window.Next(), t.stopAt)
 		for ; t.next < end && len(c.attempts) < size; t.next++ {
 			c.add(t, t.next, nanos)
@@ -194,17 +205,25 @@ func (s *scheduler) done(c *chunk) {
 	if c.beaten {
 		return // it says only how long the other one took
 	}
+	s.mean += (float64(c.took)/float64(s.calls(c)) - s.mean) / 16
+}
+
+// calls is how many calls of the transform a chunk took.
+func (s *scheduler) calls(c *chunk) int {
+	if s.batch.Records > 0 {
+		return 1
+	}
 	n := 0
 	for n < len(c.attempts) && c.attempts[n].ran {
 		n++
 	}
-	s.mean += (float64(c.took)/float64(n) - s.mean) / 16
+	return n
 }
 
 // recycle keeps the chunk for another use. Its slab stays with the outputs.
 func (s *scheduler) recycle(c *chunk) {
 	clear(c.attempts)
-	c.attempts, c.tenure, c.taken = c.attempts[:0], nil, 0
+	c.attempts, c.tenure, c.taken, c.suspects = c.attempts[:0], nil, 0, 0
 	c.ctx, c.cancel, c.asked, c.race, c.hedged, c.beaten = nil, nil, nil, nil, false, false
 	c.finished.Store(0)
 	s.spare = append(s.spare, c)

@@ -80,6 +80,9 @@ type tenure struct {
 	barred resequence.Seq
 
 	next        resequence.Seq   // the next record that was never dispatched
+	freshBytes  int64            // payload of those that never were; with batches only
+	ripe        resequence.Seq   // records before it wait for no fuller batch
+	ripening    bool             // a timer is set for the next of these
 	due         []resequence.Seq // records to attempt again now, ascending
 	runningHead *chunk           // oldest running chunk
 	runningTail *chunk
@@ -129,6 +132,7 @@ type slot struct {
 	calls   int32 // attempts, and those that did not count
 	granted int32 // attempts that a person allowed, all in all
 	state   slotState
+	company uint16 // the most records of a batch that it may be in; 0 is no limit
 
 	admitted int64 // nanoseconds since the loop's epoch, like all times here
 	first    int64 // the first attempt was dispatched

@@ -52,7 +52,7 @@ func TestBackoffIsFullJitter(t *testing.T) {
 		}
 		least, most := time.Hour, time.Duration(0)
 		for range 1000 {
-			d := r.backoff(failed, 0)
+			d := r.backoff(failed, 0, rand.Float64())
 			least, most = min(least, d), max(most, d)
 		}
 		if most > ceiling || most < ceiling*9/10 || least > ceiling/10 || least < 0 {
@@ -64,7 +64,7 @@ func TestBackoffIsFullJitter(t *testing.T) {
 		{time.Hour, r.Max, r.Max},
 		{-time.Second, 0, r.Initial},
 	} {
-		if d := r.backoff(1, test.asked); d < test.least || d > test.most {
+		if d := r.backoff(1, test.asked, rand.Float64()); d < test.least || d > test.most {
 			t.Errorf("asked for %v the wait is %v, want between %v and %v", test.asked, d, test.least, test.most)
 		}
 	}

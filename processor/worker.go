@@ -20,6 +20,8 @@ type chunk struct {
 	attempts []attempt
 	slab     slab
 	outputs  Outputs // of the attempt that runs; here, so that it costs no allocation
+	items    []Item  // of the batch that runs
+	suspects int     // attempts of the batch that were left without an answer
 
 	finished atomic.Int32 // attempts that the worker is done with, for the loop to read
 	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
@@ -47,6 +49,7 @@ type attempt struct {
 	note   string
 
 	ran     bool
+	shared  bool // the error is that of a whole batch, or of those that it left out
 	outputs *output
 	n       int32 // outputs
 	bytes   int64 // of the outputs
@@ -70,7 +73,11 @@ const giveBack = time.Millisecond
 // so that reporting never blocks.
 func work(transform Transform, opts *Options, chunks <-chan *chunk, finished chan<- *chunk) {
 	for c := range chunks {
-		c.run(transform, opts)
+		if opts.Batch.Records > 0 {
+			c.runBatch(transform.(BatchTransform), opts)
+		} else {
+			c.run(transform, opts)
+		}
 		finished <- c
 	}
 }
@@ -89,16 +96,24 @@ func (c *chunk) run(transform Transform, opts *Options) {
 }
 
 func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
-	t, s, out := c.tenure, &c.slab, &c.outputs
-	in := Input{
+	c.outputs = Outputs{in: a.record, slab: &c.slab}
+	a.ran = true
+	if a.err = call(c.ctx, transform, c.input(a, opts), &c.outputs); a.err == nil {
+		c.result(a, &c.outputs, opts)
+	}
+}
+
+func (c *chunk) input(a *attempt, opts *Options) Input {
+	t := c.tenure
+	return Input{
 		Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last, Asked: c.asked,
 		Note: a.note, source: source{place{t, a.seq, a.call}, c.notes},
 	}
-	*out = Outputs{in: a.record, slab: s}
-	a.ran = true
-	if a.err = call(c.ctx, transform, in, out); a.err != nil {
-		return
-	}
+}
+
+// result takes the outputs of an attempt that has succeeded.
+func (c *chunk) result(a *attempt, out *Outputs, opts *Options) {
+	t, s := c.tenure, &c.slab
 	a.outputs, a.n = out.head, int32(out.n)
 	i := 0
 	for o := out.head; o != nil; o = o.next {
