@@ -34,6 +34,7 @@ func (l *loop) dispatch() {
 		l.sched.want(t)
 		l.ripen(t)
 	}
+	l.preemptLater()
 }
 
 // finish takes back what a worker has done.
@@ -66,6 +67,10 @@ func (l *loop) takeAttempts(c *chunk, n int) {
 			l.attempts[resultLate]++
 			l.lostProbe(t, a.seq)
 		case !a.ran:
+			t.window.Slot(a.seq).begun--
+			t.again(a.seq)
+		case a.err != nil && c.preempted:
+			l.attempts[resultCancelled]++
 			t.window.Slot(a.seq).begun--
 			t.again(a.seq)
 		case a.err != nil:

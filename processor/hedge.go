@@ -94,14 +94,14 @@ func (h *hedger) spend(now time.Time) bool {
 	return true
 }
 
-// start gives a chunk to a worker.
+// start gives a chunk to a worker. What is one call of the transform can be cancelled alone.
 func (l *loop) start(c *chunk) {
 	c.ctx, c.notes = c.tenure.ctx, l.notes
-	if l.hedger != nil {
+	if len(c.attempts) == 1 || l.sched.batch.Records > 0 {
 		c.ctx, c.cancel = context.WithCancel(c.tenure.ctx)
-		if c.asked == nil {
-			c.asked = new(atomic.Value)
-		}
+	}
+	if l.hedger != nil && c.asked == nil {
+		c.asked = new(atomic.Value)
 	}
 	l.chunks <- c
 }

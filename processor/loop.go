@@ -67,6 +67,7 @@ type loop struct {
 	spareAcks  []ack
 	handedOver bool               // outputs, to the producer in this turn
 	harvesting bool               // a timer is set
+	preempting bool               // likewise
 	hedger     *hedger            // nil: no hedges
 	lanes      map[string][]*lane // by output topic and partition
 

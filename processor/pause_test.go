@@ -172,3 +172,64 @@ func TestSlowPartitionDelaysItselfAlone(t *testing.T) {
 		_ = r.stop() // abandons the slow ones
 	})
 }
+
+// All transforms of a partition hang while the others have nothing to do, so it has
+// every worker. When something comes for the others, they get their share of the
+// workers at once, and what is cancelled for them uses up no attempts.
+func TestHangingPartitionGivesWorkersBack(t *testing.T) {
+	const workers, records, timeout = 16, 400, 10 * time.Second
+	for name, obeys := range map[string]bool{"a transform that obeys": true, "one that does not": false} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 2, func(b *bed) {
+				opts := b.options()
+				opts.Workers = workers
+				opts.Retry.Attempts = 10
+				var hangs atomic.Bool
+				hangs.Store(true)
+				var last atomic.Int32
+				r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					takes := 10 * time.Millisecond
+					if in.Partition == 0 {
+						last.Store(max(last.Load(), int32(in.Attempt)))
+						if hangs.Load() {
+							takes = timeout
+						}
+						if !obeys {
+							ctx = context.WithoutCancel(ctx)
+						}
+					}
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(takes):
+						if takes == timeout {
+							return context.DeadlineExceeded
+						}
+					}
+					return passOn(ctx, in, out)
+				}))
+				b.caughtUp(2)
+				b.produce("in", 0, 0, records)
+				b.eventually("it has every worker", func() bool { return b.status(r).WorkersBusy == workers })
+				<-time.After(time.Second)
+				b.produce("in", 1, 0, records)
+				began := time.Now()
+				b.step = time.Millisecond
+				b.eventually("the other partition is done", func() bool { return b.end("out", 1) == records })
+				took, ideal := time.Since(began), records/(workers/2)*10*time.Millisecond
+				if obeys && took > ideal*10/8+500*time.Millisecond {
+					b.t.Errorf("it took %v, want at most %v", took, ideal*10/8+500*time.Millisecond)
+				}
+				hangs.Store(false)
+				b.caughtUp(2)
+				if n := last.Load(); obeys && n > 2 {
+					b.t.Errorf("the last attempt was number %d, want 2 at most", n)
+				}
+				if err := r.stop(); err != nil {
+					b.t.Error(err)
+				}
+				b.inOrder(0, 0, records)
+			})
+		})
+	}
+}

@@ -20,7 +20,7 @@ const (
 	resultDeployment
 	resultPanic
 	resultLate      // of a tenure that was closed meanwhile: dropped
-	resultCancelled // another attempt at the record was answered first: dropped
+	resultCancelled // another attempt at the record was answered first, or others wanted its worker: dropped
 	results
 )
 

@@ -202,8 +202,8 @@ func (s *scheduler) done(c *chunk) {
 	}
 	c.prev, c.next = nil, nil
 
-	if c.beaten {
-		return // it says only how long the other one took
+	if c.beaten || c.preempted {
+		return // it says only how long the other one took, or the others could wait
 	}
 	s.mean += (float64(c.took)/float64(s.calls(c)) - s.mean) / 16
 }
@@ -224,7 +224,7 @@ func (s *scheduler) calls(c *chunk) int {
 func (s *scheduler) recycle(c *chunk) {
 	clear(c.attempts)
 	c.attempts, c.tenure, c.taken, c.suspects = c.attempts[:0], nil, 0, 0
-	c.ctx, c.cancel, c.asked, c.race, c.hedged, c.beaten = nil, nil, nil, nil, false, false
+	c.ctx, c.cancel, c.asked, c.race, c.hedged, c.beaten, c.preempted = nil, nil, nil, nil, false, false, false
 	c.finished.Store(0)
 	s.spare = append(s.spare, c)
 }

@@ -134,6 +134,8 @@ type slot struct {
 	state   slotState
 	company uint16 // the most records of a batch that it may be in; 0 is no limit
 
+	preempted bool // an attempt, once
+
 	admitted int64 // nanoseconds since the loop's epoch, like all times here
 	first    int64 // the first attempt was dispatched
 	finished int64

@@ -26,13 +26,14 @@ type chunk struct {
 	finished atomic.Int32 // attempts that the worker is done with, for the loop to read
 	taken    int          // of these by the loop, which is not to wait for the rest: see harvest
 
-	ctx    context.Context
-	notes  *notes             // where its attempts note something
-	asked  *atomic.Value      // nil without hedges
-	cancel context.CancelFunc // nil if it is the tenure's
-	race   *race              // nil if it is alone with its record
-	hedged bool               // another one was started beside it
-	beaten bool               // another one was answered first
+	ctx       context.Context
+	notes     *notes             // where its attempts note something
+	asked     *atomic.Value      // nil without hedges
+	cancel    context.CancelFunc // nil if ctx is the tenure's
+	race      *race              // nil if it is alone with its record
+	hedged    bool               // another one was started beside it
+	beaten    bool               // another one was answered first
+	preempted bool               // cancelled, because others want its worker
 
 	started    time.Time // dispatched, by the loop's clock
 	took       time.Duration

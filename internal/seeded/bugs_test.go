@@ -47,6 +47,7 @@ var bugs = []bug{
 	{"frontier-off-by-one", "the frontier is one record too far", tracker, "TestFrontierIsOnePastTheSettledPrefix"},
 	{"first-commit-missing", "nothing is committed right after an assignment", tracker, "TestWhenCommitsBegin"},
 	{"slow-partition-starves", "a partition with slow transforms gets as many turns as others, and in time every worker", unit, "TestHangingPartitionStarvesNobody"},
+	{"hanging-partition-keeps-workers", "a partition whose transforms hang keeps every worker until they time out", virtual, "TestHangingPartitionGivesWorkersBack"},
 	{"stuck-head-takes-all", "a partition whose head is stuck goes on taking shared memory", unit, "TestBudgetGuaranteesEachPartitionItsPart"},
 	{"tombstone-lost", "an output without a value gets an empty one", calls, "TestPassKeepsTheRecord"},
 	{"key-changes-with-attempts", "each attempt has an idempotency key of its own", broker, "TestIdempotencyKeyIsTheSameAtEveryAttempt"},
