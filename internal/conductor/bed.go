@@ -24,6 +24,7 @@ type bed struct {
 	admin   *kadm.Client
 	leash   *testkafka.Leash // holds the instances
 	binary  string
+	script  string // of the workers in Node
 	dir     string
 }
 
@@ -46,6 +47,7 @@ func NewBed(ctx context.Context, module string) (*Bed, error) {
 
 func (b *bed) start(ctx context.Context, module string) error {
 	b.binary = filepath.Join(b.dir, "seriatim")
+	b.script = filepath.Join(module, "internal/conductor/worker.mjs")
 	build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/seriatim")
 	build.Dir = module
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -21,7 +21,6 @@ import (
 const (
 	sessionTimeout = 6 * time.Second
 	drainTimeout   = 10 * time.Second
-	attempts       = 5
 	deadPartitions = 4
 	windowBytes    = 64 << 20
 )
@@ -68,8 +67,9 @@ func (i *instance) config() settings {
 			"name": "chaos", "input": input,
 			"workers":       p.Workers,
 			"window":        settings{"records": p.Window, "bytes": fmt.Sprintf("%dMiB", windowBytes>>20)},
-			"transform":     settings{"http": settings{"urls": []string{i.run.worker.URL(i.name)}, "timeout": "30s"}},
-			"retry":         settings{"attempts": attempts, "initial": "20ms", "max": "200ms"},
+			"transform":     i.transform(),
+			"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms"},
+			"hedge":         settings{"after": p.Hedge.String(), "budget": "100%"},
 			"on_exhausted":  "dead_letter",
 			"dead_letter":   settings{"topic": i.run.dead},
 			"output":        settings{"topic": i.run.out},

@@ -30,8 +30,8 @@ const (
 // A Step is one thing that happens.
 type Step struct {
 	At time.Duration // since the load began
-	// Whom names an instance (i1, i2, …), a broker (n1, n2, …), the cluster, or a
-	// right (see rights).
+	// Whom names an instance (i1, i2, …), a broker (n1, n2, …), the cluster, a
+	// right (see rights), or workers: a process that is at work then.
 	Whom string
 	Do   Action
 	Time time.Duration
@@ -67,7 +67,11 @@ type Plan struct {
 	// committed, and in ones that are aborted.
 	Committed, Aborted int
 	Workers            int
-	Window             int // records of a partition
+	Service            Service
+	Attempts           int           // retry.attempts
+	Hedge              time.Duration // hedge.after
+	Hangs              int           // of a thousand records, whose first call is not answered in time
+	Window             int           // records of a partition
 
 	Steps []Step // in the order of At
 }
@@ -92,20 +96,22 @@ type script struct {
 
 // Plans are the plans by name.
 var plans = map[string]func(*script){
-	"kills":    kills,
-	"rolling":  rolling,
-	"freeze":   freeze,
-	"storm":    storm,
-	"brokers":  brokerFaults,
-	"slow":     slow,
-	"gaps":     gaps,
-	"poison":   poison,
-	"mix":      everything,
-	"network":  network,
-	"late":     late,
-	"rights":   refusals,
-	"crash":    crash,
-	"recovery": recovery,
+	"kills":     kills,
+	"rolling":   rolling,
+	"freeze":    freeze,
+	"storm":     storm,
+	"brokers":   brokerFaults,
+	"slow":      slow,
+	"gaps":      gaps,
+	"poison":    poison,
+	"mix":       everything,
+	"network":   network,
+	"late":      late,
+	"rights":    refusals,
+	"crash":     crash,
+	"recovery":  recovery,
+	"workers":   workers,
+	"processes": processes,
 }
 
 // PlanNames are the names of all plans, sorted.
@@ -132,7 +138,7 @@ func NewPlan(name string, seed uint64, length time.Duration) (*Plan, error) {
 		Name: name, Seed: seed, Length: length,
 		Protocol:  [...]Protocol{Classic, Static, Consumer}[seed%3],
 		Instances: 4, Rate: 800, Mix: everyday, Keys: 200,
-		Committed: 20, Aborted: 5, Workers: 64, Window: 1024,
+		Committed: 20, Aborted: 5, Workers: 64, Window: 1024, Attempts: 5,
 	}
 	write(&script{rand.New(rand.NewPCG(seed, h)), p})
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return int(a.At - b.At) })
@@ -332,24 +338,56 @@ func everything(s *script) {
 	s.networkFaults(8*time.Second, 14*time.Second)
 }
 
+// workers has processes in Node answer over HTTP. They are killed and frozen in
+// mid-record, and some calls hang.
+func workers(s *script) { s.workers(NodeHTTP) }
+
+// processes is the same with processes that instances start themselves.
+func processes(s *script) { s.workers(NodeExec) }
+
+func (s *script) workers(service Service) {
+	p := s.plan
+	p.Service, p.Hedge, p.Hangs, p.Rate = service, hedgeAfter, 10, 200
+	// A record may be in any number of processes that are killed. So many attempts at
+	// those that always fail would hold up everything.
+	p.Attempts, p.Mix[history.Exhausted] = 50, 0
+	s.each(time.Second, 3*time.Second, func(at time.Duration) {
+		if s.IntN(3) == 0 {
+			s.add(at, atWork, Freeze, s.between(time.Second, 5*time.Second))
+		} else {
+			s.add(at, atWork, Kill, 0)
+		}
+	})
+	s.each(8*time.Second, 12*time.Second, func(at time.Duration) {
+		s.add(at, s.instance(), Kill, s.between(0, 2*time.Second))
+	})
+}
+
+// atWork is whom a step is about that is about workers.
+const atWork = "workers"
+
 // breaksBrokers reports whether a step is about brokers.
 func (p *Plan) breaksBrokers() bool {
-	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Whom[0] != 'i' })
+	return slices.ContainsFunc(p.Steps, Step.breaksBrokers)
 }
+
+// breaksBrokers reports whether a step is about brokers or about rights, which have
+// the same effect.
+func (s Step) breaksBrokers() bool { return s.Whom[0] != 'i' && s.Whom != atWork }
 
 // mixes reports whether an instance may go on while others have its partitions.
 func (p *Plan) mixes() bool {
 	return slices.ContainsFunc(p.Steps, func(s Step) bool {
 		switch s.Do {
 		case Freeze, Cut, Stall, Delay, HoldUp:
-			return true
+			return s.Whom != atWork
 		default:
-			return s.Whom[0] != 'i'
+			return s.breaksBrokers()
 		}
 	})
 }
 
 // unclean reports whether a step of the plan allows repeats.
 func (p *Plan) unclean() bool {
-	return p.mixes() || slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do == Kill })
+	return p.mixes() || slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do == Kill && s.Whom != atWork })
 }

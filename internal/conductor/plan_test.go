@@ -77,6 +77,10 @@ func check(t *testing.T, p *Plan) {
 			if s.Do != Move {
 				t.Errorf("seed %d: %v", p.Seed, s)
 			}
+		case s.Whom == atWork:
+			if p.Service == Own || s.Do != Kill && s.Do != Freeze {
+				t.Errorf("seed %d: %v", p.Seed, s)
+			}
 		case slices.Contains(rights, s.Whom):
 			if s.Do != Refuse {
 				t.Errorf("seed %d: %v", p.Seed, s)

@@ -33,6 +33,10 @@ func (r *run) void(result *Result) []string {
 	missing(r.mode == ExactlyOnce && c.Transactions == 0, "no transaction")
 	missing(r.mode == ExactlyOnce && r.plan.unclean() && c.Aborted == 0, "no aborted transaction")
 	missing(r.mode == AtLeastOnce && r.plan.unclean() && v.Repeats == 0, "nothing was repeated")
+	missing(planned(Kill, atWork) && c.WorkerKills == 0, "no worker was killed at work")
+	missing(planned(Freeze, atWork) && c.WorkerFreezes == 0, "no worker was frozen at work")
+	missing(r.plan.Hangs > 0 && c.Hangs == 0, "no call has hung")
+	missing(r.plan.Hedge > 0 && c.Hedges == 0, "no hedge")
 	missing(r.plan.Aborted > 0 && v.Gaps == 0, "no gap in the input")
 	return void
 }
@@ -57,8 +61,12 @@ func (r *Result) Replay() string {
 // Coverage is what the run has met.
 func (r *Result) Coverage() string {
 	c := r.Counts
-	return fmt.Sprintf("%d kills (%d at work), %d stops (%d undrained), %d freezes, %d cuts, %d lost sessions, %d broker faults (%d kills), %d moves, %d refusals, %d rebalances, %d transactions (%d aborted), %d aborted copies, standstill %.1fs, readers blocked %.1fs",
+	text := fmt.Sprintf("%d kills (%d at work), %d stops (%d undrained), %d freezes, %d cuts, %d lost sessions, %d broker faults (%d kills), %d moves, %d refusals, %d rebalances, %d transactions (%d aborted), %d aborted copies, standstill %.1fs, readers blocked %.1fs",
 		c.Kills, c.KillsAtWork, c.Stops, c.Undrained, c.Freezes, c.Cuts, c.Lost, c.BrokerFaults, c.BrokerKills, c.Moves, c.Refusals, c.Rebalances, c.Transactions, c.Aborted, c.AbortedCopies, c.Standstill.Seconds(), c.Blocked.Seconds())
+	if r.Plan.Service != Own {
+		text += fmt.Sprintf(", workers: %d kills, %d freezes, %d calls hung (%d late answers), %d hedges", c.WorkerKills, c.WorkerFreezes, c.Hangs, c.Late, c.Hedges)
+	}
+	return text
 }
 
 func (r *Result) String() string {

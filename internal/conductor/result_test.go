@@ -59,7 +59,10 @@ func TestVoid(t *testing.T) {
 				t.Errorf("%s %s: nothing has happened, and only %q is missing", mode, name, void)
 			}
 			all := &Result{
-				Counts:  Counts{Kills: 9, KillsAtWork: 9, Freezes: 9, BrokerKills: 9, Refusals: 9, Rebalances: 9, Transactions: 9, Aborted: 9},
+				Counts: Counts{
+					Kills: 9, KillsAtWork: 9, Freezes: 9, BrokerKills: 9, Refusals: 9, Rebalances: 9, Transactions: 9, Aborted: 9,
+					WorkerKills: 9, WorkerFreezes: 9, Hangs: 9, Hedges: 9,
+				},
 				Verdict: history.Verdict{Records: 9, Repeats: 9, Gaps: 9},
 			}
 			if void := r.void(all); len(void) > 0 {

@@ -39,6 +39,10 @@ type Counts struct {
 	// Standstill is the longest time in which a partition had lag and did not go on,
 	// Blocked the longest in which an open transaction held up readers.
 	Standstill, Blocked time.Duration
+	// Of workers in processes of their own: what was killed and frozen in mid-record.
+	WorkerKills, WorkerFreezes int
+	Hangs, Late                int // calls that were not answered in time, and those of them that were answered at last
+	Hedges                     int // as instances tell them
 }
 
 // A Result is what a run has come to.
@@ -69,6 +73,7 @@ type run struct {
 	work             *history.Workload
 	load             *load
 	instances        []*instance
+	nodes            []*node
 	check            *history.Check
 	looks            []look
 	transactionsSeen markers
@@ -129,6 +134,10 @@ func (b *Bed) Run(ctx context.Context, mode Delivery, plan *Plan, dir string) (*
 		i.end(syscall.SIGKILL)
 		<-i.process.Exited()
 	}
+	for _, n := range r.nodes {
+		_ = n.process.Signal(syscall.SIGKILL) // it may have ended
+		<-n.process.Exited()
+	}
 	if r.worker != nil {
 		r.worker.Close()
 	}
@@ -182,6 +191,7 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	r.stopAll(ctx)
+	r.stopNodes()
 	return r.truth(ctx)
 }
 
@@ -215,7 +225,10 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := r.bed.awaitInSync(ctx); err != nil {
 		return err
 	}
-	if r.worker, err = StartWorker(r.work); err != nil {
+	if r.worker, err = StartWorker(r.work, r.plan.Hangs); err != nil {
+		return err
+	}
+	if err := r.startNodes(); err != nil {
 		return err
 	}
 	r.load = &load{cluster: r.bed, plan: r.plan, work: r.work, topic: r.in, run: r.id, fates: make([][]history.Fate, partitions)}
@@ -254,6 +267,7 @@ func (r *run) play(ctx context.Context) error {
 		g.Go(func() error { return i.play(faults, by[i.name]) })
 	}
 	g.Go(func() error { return r.playCluster(faults, by["cluster"]) })
+	g.Go(func() error { return r.playWorkers(faults, by[atWork]) })
 	g.Go(func() error { return r.playRights(faults, by["rights"]) })
 	err := g.Wait()
 	if err == nil {
@@ -321,7 +335,7 @@ func (r *run) truth(ctx context.Context) error {
 	r.examineLogs()
 	r.check = history.NewCheck(r.work, history.Options{
 		ExactlyOnce: r.mode == ExactlyOnce, Partitions: partitions, DeadPartitions: deadPartitions,
-		Topic: r.in, Group: r.group, Attempts: attempts,
+		Topic: r.in, Group: r.group, Attempts: r.plan.Attempts,
 		Unclean:     r.counts.Kills + r.counts.Freezes + r.counts.Undrained + r.counts.Lost + r.counts.Cuts + r.counts.BrokerFaults + r.counts.Moves + r.counts.Refusals,
 		Zombies:     r.plan.mixes() || r.counts.Lost > 0,
 		Lateness:    30 * time.Second,
@@ -364,6 +378,7 @@ func (r *run) truth(ctx context.Context) error {
 		}
 	}
 	r.counts.AbortedCopies -= visible
+	r.counts.Hangs, r.counts.Late = r.worker.hung()
 	r.counts.Transactions, r.counts.Aborted = r.transactionsSeen.counts()
 	r.counts.Transactions += r.counts.Aborted
 	if r.mode == AtLeastOnce && r.counts.AbortedCopies != 0 {

@@ -148,6 +148,7 @@ func (r *run) retire(i *instance) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts.Rebalances += int(i.scraped["seriatim_rebalances_total"])
+	r.counts.Hedges += int(i.scraped["seriatim_hedges_total"])
 	i.scraped = nil
 }
 

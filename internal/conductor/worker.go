@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +26,11 @@ type Worker struct {
 	addr   string
 
 	mu     sync.Mutex
+	hangs  int            // of a thousand records, whose first call is answered late or not at all
 	busy   map[string]int // calls of each instance that are not answered
+	atWork map[int]int    // the same by the process that asks for an instance, 0 included
+	hanged int
+	late   int
 	keys   map[history.Origin]string
 	calls  int
 	faults []fault
@@ -35,13 +41,17 @@ type fault struct {
 	text string
 }
 
-// StartWorker starts a worker on loopback.
-func StartWorker(work *history.Workload) (*Worker, error) {
+// StartWorker starts a worker on loopback. Of a thousand records the first call at
+// hangs hangs.
+func StartWorker(work *history.Workload, hangs int) (*Worker, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{work: work, addr: listener.Addr().String(), busy: make(map[string]int), keys: make(map[history.Origin]string)}
+	w := &Worker{
+		work: work, addr: listener.Addr().String(), hangs: hangs,
+		busy: make(map[string]int), atWork: make(map[int]int), keys: make(map[history.Origin]string),
+	}
 	w.server = &http.Server{Handler: w, ReadHeaderTimeout: time.Minute, MaxHeaderBytes: 4 << 20}
 	go func() { _ = w.server.Serve(listener) }() // until Close
 	return w, nil
@@ -57,19 +67,49 @@ func (w *Worker) URL(instance string) string { return "http://" + w.addr + "/" +
 func (w *Worker) Busy(instance string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.busy[instance]
+	return w.busy[instance] + w.busy[everybody]
+}
+
+// busyPid returns a process that has a call under way, or 0.
+func (w *Worker) busyPid() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for pid, calls := range w.atWork { // any
+		if pid != 0 && calls > 0 {
+			return pid
+		}
+	}
+	return 0
+}
+
+// pids returns all processes that have ever asked.
+func (w *Worker) pids() []int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.atWork))
+}
+
+// hung returns how many calls have hung, and how many of them were answered when
+// their time was over.
+func (w *Worker) hung() (calls, late int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hanged, w.late
 }
 
 // ServeHTTP answers one attempt.
 func (w *Worker) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	instance := strings.TrimPrefix(r.URL.Path, "/")
+	pid, _ := strconv.Atoi(r.Header.Get("Worker-Pid"))
 	w.mu.Lock()
 	w.calls++
 	w.busy[instance]++
+	w.atWork[pid]++
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
 		w.busy[instance]--
+		w.atWork[pid]--
 		w.mu.Unlock()
 	}()
 	body, err := io.ReadAll(r.Body)
@@ -82,7 +122,10 @@ func (w *Worker) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
-	w.sameKey(o, r.Header.Get("Idempotency-Key"))
+	first := w.sameKey(o, r.Header.Get("Idempotency-Key"))
+	if first && w.hang(r.Context(), o) {
+		return
+	}
 	w.answer(rw, r, o)
 }
 
@@ -111,8 +154,26 @@ func (w *Worker) examine(r *http.Request, body []byte) (history.Origin, error) {
 	return o, nil
 }
 
-// sameKey checks that all attempts at a record have the same idempotency key.
-func (w *Worker) sameKey(o history.Origin, key string) {
+// hang lets the calls hang that shall. It reports whether nobody waits any more.
+func (w *Worker) hang(ctx context.Context, o history.Origin) (gone bool) {
+	if (o.Seq*7919+int64(o.Partition)*104729)%1000 >= int64(w.hangs) {
+		return false
+	}
+	w.mu.Lock()
+	w.hanged++
+	w.mu.Unlock()
+	if !wait(ctx, callTimeout+lateBy) {
+		return true
+	}
+	w.mu.Lock()
+	w.late++
+	w.mu.Unlock()
+	return false
+}
+
+// sameKey checks that all attempts at a record have the same idempotency key. It
+// reports whether this is the first.
+func (w *Worker) sameKey(o history.Origin, key string) (isFirst bool) {
 	w.mu.Lock()
 	first, known := w.keys[o]
 	if !known {
@@ -122,6 +183,7 @@ func (w *Worker) sameKey(o history.Origin, key string) {
 	if known && first != key || key == "" {
 		w.fault(history.SameKey, "record %d of partition %d has the idempotency keys %q and %q", o.Seq, o.Partition, first, key)
 	}
+	return !known
 }
 
 func (w *Worker) answer(rw http.ResponseWriter, r *http.Request, o history.Origin) {
