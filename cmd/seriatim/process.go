@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -224,24 +223,4 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
-}
-
-// memoryBeside is what a pipeline needs beside its window: about 8 MiB of fetched
-// records of each broker, three times over, and what the program itself needs.
-const memoryBeside = 150 << 20
-
-// limitMemory has the garbage collector work harder as the heap comes near to
-// what the pipelines are meant to need. Without it the heap would grow to twice
-// what is alive, and a full window would cost its double. The limit is a soft
-// one: beyond it the collector takes up to half of the CPU time, and nothing
-// fails. GOMEMLIMIT in the environment wins.
-func limitMemory(pipelines []config.Pipeline) {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
-	}
-	var limit int64
-	for i := range pipelines {
-		limit += pipelines[i].Window.Bytes + memoryBeside
-	}
-	debug.SetMemoryLimit(limit)
 }

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"seriatim/config"
@@ -22,7 +23,8 @@ is being transformed, emit it, commit and leave the group, within drain_timeout.
 A second signal ends the process at once.
 
 Unless GOMEMLIMIT is set in the environment, the garbage collector aims at the
-sum of window.bytes and 150 MiB for each pipeline.
+sum of window.bytes and 150 MiB for each pipeline, or at nine tenths of the
+container's memory if that is less.
 
 Exit codes:
   0   drained
@@ -39,11 +41,12 @@ Exit codes:
 			}
 			signals, stop := stopSignals()
 			defer stop()
-			p, err := newProcess(cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			logger := newLogger(cfg.Log, cmd.ErrOrStderr())
+			p, err := newProcess(cfg, logger)
 			if err != nil {
 				return err
 			}
-			limitMemory(cfg.Pipelines)
+			limitMemory(cfg.Pipelines, memlimit.FromCgroup, logger)
 			// The HTTP client writes there what a broken worker sends: maybe values.
 			log.SetOutput(io.Discard)
 			return p.run(cmd.Context(), signals)

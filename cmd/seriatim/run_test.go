@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -364,22 +363,5 @@ func TestLogFormats(t *testing.T) {
 	var line struct{ Level, Msg string }
 	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line.Level != slog.LevelWarn.String() || line.Msg != "wanted" {
 		t.Errorf("got %q (%v), want one JSON line of the warning", b.String(), err)
-	}
-}
-
-func TestMemoryLimitFollowsFromTheWindows(t *testing.T) {
-	before := debug.SetMemoryLimit(-1)
-	defer debug.SetMemoryLimit(before)
-	pipelines := []config.Pipeline{{Window: config.Window{Bytes: 128 << 20}}, {Window: config.Window{Bytes: 1 << 30}}}
-
-	t.Setenv("GOMEMLIMIT", "1GiB")
-	limitMemory(pipelines)
-	if got := debug.SetMemoryLimit(-1); got != before {
-		t.Errorf("with GOMEMLIMIT the limit becomes %d, want %d as before", got, before)
-	}
-	t.Setenv("GOMEMLIMIT", "")
-	limitMemory(pipelines)
-	if got, want := debug.SetMemoryLimit(-1), int64(128+150+1024+150)<<20; got != want {
-		t.Errorf("the limit becomes %d, want %d", got, want)
 	}
 }
