@@ -25,8 +25,9 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "See it work; needs no Kafka",
 		Long: `Run one-at-a-time processing and Seriatim side by side on a broker inside this
-process, and give a verdict. It ends with exit code 1 if anything came out of
-order or was lost.
+process, and give a verdict. Then, if there is Node, show what hedging does about
+a worker that hangs. It ends with exit code 1 if anything came out of order or was
+lost.
 
 With -c it runs the pipelines of your configuration on that broker instead: it
 creates their topics, feeds them simple records, and ignores the kafka section.`,
@@ -51,12 +52,18 @@ creates their topics, feeds them simple records, and ignores the kafka section.`
 				if len(paths) > 0 {
 					return judged(demoOwn(ctx, broker, paths, opts))
 				}
-				return judged(demo.SideBySide(ctx, broker, opts))
+				wrong, err := demo.SideBySide(ctx, broker, opts)
+				if err != nil || keep || ctx.Err() != nil {
+					return judged(wrong, err)
+				}
+				screen.Reopen()
+				second, err := demo.Hanging(ctx, broker, opts)
+				return judged(wrong || second, err)
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&length, "for", 30*time.Second, "`time` until the verdict")
-	cmd.Flags().BoolVar(&keep, "keep", false, "go on after the verdict, until Ctrl-C")
+	cmd.Flags().DurationVar(&length, "for", 30*time.Second, "`time` until a verdict")
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on after the first verdict, until Ctrl-C")
 	cmd.Flags().Uint16Var(&port, "port", 0, "`port` of the broker on 127.0.0.1; 0 takes a free one")
 	cmd.Flags().StringArrayVarP(&paths, "config", "c", nil, "configuration `file` or directory: run its pipelines instead (repeatable)")
 	return cmd

@@ -59,6 +59,9 @@ func TestDemoGivesItsVerdictWhateverStraysIn(t *testing.T) {
 	if !regexp.MustCompile(want).MatchString(out.String()) {
 		t.Errorf("no line matches %s:\n%s", want, out)
 	}
+	if second := `(?m)^[1-9]\d* records twice, 0 out of order, 0 lost; latency p99 `; !regexp.MustCompile(second).MatchString(out.String()) {
+		t.Errorf("no line matches %s:\n%s", second, out)
+	}
 	if !strings.Contains(out.String(), "\n5s of 6s | one at a time: ") {
 		t.Errorf("no line after 5 s:\n%s", out)
 	}

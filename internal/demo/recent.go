@@ -49,10 +49,15 @@ func (r *recent) rates(now time.Time) rates {
 		latencies[i] = s.latency
 	}
 	slices.Sort(latencies)
-	// The least value that is not less than the share of all of them.
-	quantile := func(percent int) time.Duration {
-		return latencies[max(1, (len(latencies)*percent+99)/100)-1]
-	}
 	seconds := min(period, max(time.Second, now.Sub(r.began))).Seconds()
-	return rates{quantile(50), quantile(99), float64(len(latencies)) / seconds}
+	return rates{quantile(latencies, 50), quantile(latencies, 99), float64(len(latencies)) / seconds}
+}
+
+// quantile returns the least of the values, which are sorted, that is not less than
+// the share of all of them; negative if there are none.
+func quantile(sorted []time.Duration, percent int) time.Duration {
+	if len(sorted) == 0 {
+		return -1
+	}
+	return sorted[max(1, (len(sorted)*percent+99)/100)-1]
 }

@@ -139,6 +139,13 @@ func (s *Screen) Close() {
 	s.closed = true
 }
 
+// Reopen lets a closed screen show something again.
+func (s *Screen) Reopen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = false
+}
+
 func (s *Screen) restore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -161,15 +161,24 @@ func record(partition int32, n int64) *kgo.Record {
 // see takes what the reader read. Records that others wrote into the topics are
 // none of ours.
 func (s *sideBySide) see(r *kgo.Record, now time.Time) {
-	var m message
-	if json.Unmarshal(r.Value, &m) != nil || m.N == nil || m.Destination != destinations[r.Partition] {
+	n, ok := numberOf(r)
+	if !ok {
 		return
 	}
 	t := s.seriatim
 	if r.Topic == sequentialTopic {
 		t = s.sequential
 	}
-	t.numbered(r.Partition, *m.N, r.Timestamp, now)
+	t.numbered(r.Partition, n, r.Timestamp, now)
+}
+
+// numberOf reads the number of a record of [record].
+func numberOf(r *kgo.Record) (n int64, ok bool) {
+	var m message
+	if json.Unmarshal(r.Value, &m) != nil || m.N == nil || m.Destination != destinations[r.Partition] {
+		return 0, false
+	}
+	return *m.N, true
 }
 
 func (s *sideBySide) title() string {
