@@ -22,6 +22,7 @@ const wantPipelines = `{
         "ok": 40,
         "retry": 2
       },
+      "retries_waiting": 5,
       "hedges": 1,
       "commits": {
         "error": 0,

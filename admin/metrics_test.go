@@ -88,6 +88,7 @@ seriatim_paused{partition="0",pipeline="orders",topic="orders.in"} 1
 seriatim_paused{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_problems{pipeline="orders"} 1
 seriatim_rebalances_total{pipeline="orders"} 2
+seriatim_retries_waiting{pipeline="orders"} 5
 seriatim_settled_total{partition="0",pipeline="orders",topic="orders.in"} 41
 seriatim_settled_total{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_transactions_total{pipeline="orders",result="aborted"} 1
@@ -152,6 +153,7 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_attempts_total":             {"pipeline", "result"},
 		"seriatim_commits_total":              {"pipeline", "result"},
 		"seriatim_hedges_total":               pipeline,
+		"seriatim_retries_waiting":            pipeline,
 		"seriatim_transactions_total":         {"pipeline", "result"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},
 		"seriatim_gap_offsets_total":          {"kind", "partition", "pipeline", "topic"},

@@ -184,6 +184,7 @@ type Retry struct {
 	Initial    time.Duration `key:"initial"`
 	Max        time.Duration `key:"max"`         // at least Initial
 	MaxElapsed time.Duration `key:"max_elapsed"` // 0 is no limit
+	Budget     float64       `key:"budget"`      // failing retries, as a share of the first attempts
 }
 
 // Hedge says when an attempt that runs for long gets a second one beside it.

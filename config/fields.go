@@ -195,6 +195,7 @@ var pipelineFields = []*field{
 		{key: "initial", kind: duration, def: "200ms", min: "1ms", max: "1h", doc: "Longest wait before the second attempt; doubled with each further one."},
 		{key: "max", kind: duration, def: "10s", min: "1ms", max: "1d", doc: "Longest wait between two attempts."},
 		{key: "max_elapsed", kind: duration, def: "0s", doc: "No further attempt after this time since the first; 0s is no limit."},
+		{key: "budget", kind: percent, def: "20%", min: "0.1%", max: "1000%", doc: "Most retries that fail again, as a share of the first attempts, so that workers which are down do not get several times the load. Those beyond it wait; their attempts count as ever. Ten a second are allowed in any case."},
 	}},
 	{key: "hedge", kind: object, doc: "A second attempt beside one that runs for long. The first answer wins, the other attempt is cancelled. Both have the same idempotency key and the same number. If the second runs for long too, it gets a third one, up to `retry.attempts` at once.", fields: []*field{
 		{key: "after", kind: delay, def: "0s", doc: "When, since the attempt was dispatched: a duration, or `p95`: after as long as 95 % of the last attempts took (`p1` to `p99`). 0s is never."},

@@ -22,6 +22,9 @@ func (l *loop) dispatch() {
 		}
 		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
 			l.start(c)
+			if c.attempts[0].number == 1 {
+				l.retries.add(l.retries.share * float64(len(c.attempts)))
+			}
 			switch {
 			case l.opts.Batch.Records > 0: // answered all at once
 			case len(c.attempts) > 1:
@@ -124,6 +127,7 @@ func (l *loop) complete(t *tenure, a *attempt) {
 	} else {
 		l.attempts[resultOK]++
 	}
+	l.answeredRetry(a.number)
 	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
 	l.vindicated(t, a.seq)
 }

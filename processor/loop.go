@@ -69,6 +69,7 @@ type loop struct {
 	harvesting bool               // a timer is set
 	preempting bool               // likewise
 	hedger     *hedger            // nil: no hedges
+	retries    allowance
 	lanes      map[string][]*lane // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
@@ -96,6 +97,7 @@ func newLoop(opts *Options) *loop {
 		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition),
 		budget:   budget{limit: opts.Window.Bytes},
 		hedger:   newHedger(opts.Hedge, now),
+		retries:  newAllowance(opts.Retry.Budget, now),
 		commits:  newCommitter(opts.Commit),
 		backed:   make(map[*tenure]struct{}),
 		pauses:   make(pauses),

@@ -100,6 +100,9 @@ type Retries struct {
 	Initial    time.Duration // 200ms
 	Max        time.Duration // 10s
 	MaxElapsed time.Duration // since the first attempt; 0 is no limit
+	// Budget is the most retries that fail, as a share of the first attempts; 0.2. Ten a
+	// second are allowed in any case. Those beyond it wait.
+	Budget float64
 }
 
 // Commit says when offsets are committed.
@@ -121,6 +124,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Window.Bytes, 128<<20)
 	def(&o.Batch.Bytes, 8<<20)
 	def(&o.Retry.Attempts, 5)
+	def(&o.Retry.Budget, 0.2)
 	def(&o.Hedge.Budget, 0.05)
 	def(&o.Retry.Initial, 200*time.Millisecond)
 	def(&o.Retry.Max, 10*time.Second)
@@ -157,6 +161,7 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Batch.Records > 0 && o.Hedge.on(), "Hedge: is not possible with Batch")
 	bad(o.Retry.Attempts < 1, "Retry.Attempts: %d is less than 1", o.Retry.Attempts)
 	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
+	bad(o.Retry.Budget < 0, "Retry.Budget: %v is negative", o.Retry.Budget)
 	bad(o.Hedge.After < 0 || o.Hedge.Quantile < 0 || o.Hedge.Quantile >= 1, "Hedge: After %v or Quantile %v is out of range", o.Hedge.After, o.Hedge.Quantile)
 	bad(o.Hedge.After > 0 && o.Hedge.Quantile > 0, "Hedge: After and Quantile exclude each other")
 	bad(o.Hedge.Budget < 0 || o.Hedge.Budget > 1, "Hedge.Budget: %v is not between 0 and 1", o.Hedge.Budget)

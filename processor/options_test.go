@@ -17,7 +17,7 @@ func TestOptionsHaveDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.Workers != 64 || o.Window != (Window{16384, 128 << 20}) || o.DrainTimeout != 10*time.Second || o.Logger == nil ||
-		o.Retry != (Retries{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second}) ||
+		o.Retry != (Retries{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second, Budget: 0.2}) ||
 		o.Commit != (Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}) ||
 		o.Source.SessionTimeout != 45*time.Second || o.Source.RebalanceTimeout != time.Minute {
 		t.Errorf("the defaults are %+v", o)

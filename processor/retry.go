@@ -85,6 +85,7 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 	case !alone && f.Kind == Reject:
 		t.again(seq)
 	case f.Kind == Reject:
+		l.answeredRetry(a.number)
 		l.exhausted(t, seq, reasonReject, "was rejected")
 	case alone && usedUp:
 		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("failed %d times", s.begun))
@@ -100,8 +101,7 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 				seq = a.seq
 			}
 			if t.phase == open {
-				t.again(seq)
-				l.sched.want(t)
+				l.retry(t, seq)
 			}
 		})
 	}

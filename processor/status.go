@@ -38,7 +38,10 @@ type Status struct {
 	// at least once.
 	Transactions map[string]uint64
 	Hedges       uint64 // second attempts beside one that ran for long
-	Rebalances   uint64 // assignments, revocations and losses that named a partition
+	// RetriesWaiting are records whose back-off is over and that wait because
+	// Retries.Budget is used up.
+	RetriesWaiting int
+	Rebalances     uint64 // assignments, revocations and losses that named a partition
 }
 
 // A Problem is one reason why records wait.
@@ -130,6 +133,7 @@ func (l *loop) status() Status {
 		Attempts:         make(map[string]uint64, results),
 		Commits:          map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
 		Rebalances:       l.rebalances,
+		RetriesWaiting:   l.retriesWaiting(),
 	}
 	if l.hedger != nil {
 		s.Hedges = l.hedger.total
@@ -206,7 +210,11 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 	if l.outage != nil || l.age(h.admitted) < slowHead {
 		return "", time.Time{}
 	}
-	return fmt.Sprintf("the record at offset %d holds the partition: %s", h.record.Offset, h.doing()), l.epoch.Add(time.Duration(h.admitted))
+	doing := h.doing()
+	if n := len(t.delayed); n > 0 {
+		doing = fmt.Sprintf("%s; %d retries wait for retry.budget", doing, n)
+	}
+	return fmt.Sprintf("the record at offset %d holds the partition: %s", h.record.Offset, doing), l.epoch.Add(time.Duration(h.admitted))
 }
 
 // heldReason says why a record is held, and since when.

@@ -84,6 +84,7 @@ type tenure struct {
 	ripe        resequence.Seq   // records before it wait for no fuller batch
 	ripening    bool             // a timer is set for the next of these
 	due         []resequence.Seq // records to attempt again now, ascending
+	delayed     []resequence.Seq // and once the allowance lets them, ascending
 	runningHead *chunk           // oldest running chunk
 	runningTail *chunk
 	running     int       // chunks

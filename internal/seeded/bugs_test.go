@@ -79,6 +79,7 @@ var bugs = []bug{
 	{"unknown-end-is-a-commit", "a transaction whose end failed counts as committed", broker, "TestExactlyOnceSurvivesFaults/end:_abortable"},
 	{"aborted-outputs-forgotten", "what an aborted transaction had is not emitted again", broker, "TestExactlyOnceSurvivesFaults/end:_abortable"},
 	{"committed-outputs-emitted-again", "what a transaction of unknown outcome has committed is emitted again", virtual, "TestLostAnswerToTheEnd"},
+	{"retry-budget-drops", "a retry that is beyond the budget is forgotten", virtual, "TestRetryBudget"},
 	{"transaction-of-a-lost-tenure", "a transaction commits for partitions that went to others", virtual, "TestTransactionOfALostTenureIsNotCommittedByTheNext"},
 }
 
