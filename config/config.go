@@ -76,6 +76,7 @@ type Pipeline struct {
 	Transform           Transform     `key:"transform"`
 	Retry               Retry         `key:"retry"`
 	Hedge               Hedge         `key:"hedge"`
+	MaxAge              time.Duration `key:"max_age"`      // 0 is no limit
 	OnExhausted         string        `key:"on_exhausted"` // hold, dead_letter, drop or stop
 	DeadLetter          *DeadLetter   `key:"dead_letter"`  // not nil if OnExhausted is dead_letter, may be if it is hold
 	Output              Output        `key:"output"`

@@ -61,6 +61,7 @@ func TestEverySettingArrives(t *testing.T) {
 			}},
 			Retry:       Retry{Attempts: 3, Initial: 100 * time.Millisecond, Max: time.Minute, MaxElapsed: time.Hour, Budget: 0.5},
 			Hedge:       Hedge{After: Delay{Quantile: 0.95}, Budget: 0.025},
+			MaxAge:      90 * time.Minute,
 			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead"},
 			Output:   Output{Topic: "{topic}.out", Partition: "key"},
 			Delivery: "exactly_once", AllowOldBrokers: true,

@@ -20,7 +20,9 @@ func (l *loop) dispatch() {
 		if t == nil {
 			return
 		}
-		if c := l.sched.cut(t, l.now, l.nanos()); c != nil {
+		c := l.sched.cut(t, l.now, l.nanos())
+		l.expire(t)
+		if c != nil {
 			l.start(c)
 			if c.attempts[0].number == 1 {
 				l.retries.add(l.retries.share * float64(len(c.attempts)))

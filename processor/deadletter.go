@@ -42,10 +42,11 @@ const (
 	reasonAttempts reason = iota
 	reasonReject
 	reasonOutput // its topic does not take an output of it
+	reasonMaxAge
 	reasons
 )
 
-func (r reason) String() string { return [reasons]string{"attempts", "reject", "output"}[r] }
+func (r reason) String() string { return [reasons]string{"attempts", "reject", "output", "max_age"}[r] }
 
 // exhausted decides about a record that shall not be attempted again.
 func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string) {

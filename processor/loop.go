@@ -65,10 +65,10 @@ type loop struct {
 	panicked   *PanicError // that was logged last
 	rebalances uint64
 	spareAcks  []ack
-	handedOver bool               // outputs, to the producer in this turn
-	harvesting bool               // a timer is set
-	preempting bool               // likewise
-	hedger     *hedger            // nil: no hedges
+	handedOver bool    // outputs, to the producer in this turn
+	harvesting bool    // a timer is set
+	preempting bool    // likewise
+	hedger     *hedger // nil: no hedges
 	retries    allowance
 	lanes      map[string][]*lane // by output topic and partition
 
@@ -94,7 +94,7 @@ func newLoop(opts *Options) *loop {
 		epoch:    now.Add(-1), // so that no moment is 0
 		tenures:  make(map[partitionKey]*tenure),
 		counters: make(map[partitionKey]*counters),
-		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition),
+		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition, opts.MaxAge),
 		budget:   budget{limit: opts.Window.Bytes},
 		hedger:   newHedger(opts.Hedge, now),
 		retries:  newAllowance(opts.Retry.Budget, now),

@@ -33,10 +33,13 @@ type Options struct {
 	Batch               Batch
 	Retry               Retries
 	Hedge               Hedges
-	OnExhausted         OnExhausted
-	DeadLetterTopic     string // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
-	Commit              Commit
-	DrainTimeout        time.Duration // 10s
+	// MaxAge exhausts records that are older, by their timestamp, when an attempt at them
+	// would be dispatched; 0 is no limit. A person may still have them attempted.
+	MaxAge          time.Duration
+	OnExhausted     OnExhausted
+	DeadLetterTopic string // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
+	Commit          Commit
+	DrainTimeout    time.Duration // 10s
 
 	// ExactlyOnce emits outputs and commits frontiers in transactions, so that
 	// readers of committed records see every output once. It needs Instance, and
@@ -161,6 +164,7 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Batch.Records > 0 && o.Hedge.on(), "Hedge: is not possible with Batch")
 	bad(o.Retry.Attempts < 1, "Retry.Attempts: %d is less than 1", o.Retry.Attempts)
 	bad(o.Retry.Max < o.Retry.Initial, "Retry.Max: %v is less than Retry.Initial (%v)", o.Retry.Max, o.Retry.Initial)
+	bad(o.MaxAge < 0, "MaxAge: %v is negative", o.MaxAge)
 	bad(o.Retry.Budget < 0, "Retry.Budget: %v is negative", o.Retry.Budget)
 	bad(o.Hedge.After < 0 || o.Hedge.Quantile < 0 || o.Hedge.Quantile >= 1, "Hedge: After %v or Quantile %v is out of range", o.Hedge.After, o.Hedge.Quantile)
 	bad(o.Hedge.After > 0 && o.Hedge.Quantile > 0, "Hedge: After and Quantile exclude each other")

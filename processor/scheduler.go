@@ -15,6 +15,7 @@ type scheduler struct {
 	workers      int
 	perPartition int // 0: adaptive
 	batch        Batch
+	maxAge       time.Duration
 
 	free    int       // workers without a chunk
 	ring    []*tenure // with something to dispatch, in turn
@@ -27,11 +28,12 @@ type scheduler struct {
 	// chunks of 64 ran 64 slow records in a row.
 	mean float64
 
-	spare []*chunk
+	spare   []*chunk
+	expired []resequence.Seq // records of the chunk that was cut last which are too old for an attempt
 }
 
-func newScheduler(workers, perPartition int) *scheduler {
-	return &scheduler{workers: workers, perPartition: perPartition, free: workers, mean: float64(2 * chunkTime)}
+func newScheduler(workers, perPartition int, maxAge time.Duration) *scheduler {
+	return &scheduler{workers: workers, perPartition: perPartition, maxAge: maxAge, free: workers, mean: float64(2 * chunkTime)}
 }
 
 // want puts t in the ring if it has something to dispatch.
@@ -121,15 +123,15 @@ func (s *scheduler) chunkSize() int {
 // cut takes the next records of t for one worker: one that waits for another
 // attempt (several of them in a batch), or a run of new ones. It returns nil if there were only control records.
 func (s *scheduler) cut(t *tenure, now time.Time, nanos int64) *chunk {
-	return s.cutUpTo(s.chunkSize(), t, now, nanos)
+	return s.cutUpTo(s.chunkSize(), s.maxAge, t, now, nanos)
 }
 
-// cutOne is cut for a single record.
+// cutOne is cut for a single record, however old it is.
 func (s *scheduler) cutOne(t *tenure, now time.Time, nanos int64) *chunk {
-	return s.cutUpTo(1, t, now, nanos)
+	return s.cutUpTo(1, 0, t, now, nanos)
 }
 
-func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *chunk {
+func (s *scheduler) cutUpTo(size int, maxAge time.Duration, t *tenure, now time.Time, nanos int64) *chunk {
 	c := s.blank()
 	c.tenure, c.started = t, now
 	if s.batch.Records > 0 {
@@ -137,13 +139,13 @@ func (s *scheduler) cutUpTo(size int, t *tenure, now time.Time, nanos int64) *ch
 	} else if len(t.due) > 0 && t.due[0] < t.stopAt {
 		seq := t.due[0]
 		t.due = t.due[1:]
-		c.add(t, seq, nanos)
+		s.add(c, seq, maxAge, nanos)
 	} else {
 		// Control records at the head are settled, and freed, before they come here.
 		t.next = t.fresh()
 		end := min(t.window.Next(), t.stopAt)
 		for ; t.next < end && len(c.attempts) < size; t.next++ {
-			c.add(t, t.next, nanos)
+			s.add(c, t.next, maxAge, nanos)
 		}
 	}
 	if len(c.attempts) == 0 {
@@ -167,11 +169,19 @@ func (s *scheduler) launch(c *chunk) {
 	t.runningTail = c
 }
 
-func (c *chunk) add(t *tenure, seq resequence.Seq, nanos int64) {
-	s := t.window.Slot(seq)
-	if s.state != waiting {
-		return // a control record, settled maybe
+// add adds the record at seq to c, unless it is older than maxAge.
+func (s *scheduler) add(c *chunk, seq resequence.Seq, maxAge time.Duration, nanos int64) {
+	slot := c.tenure.window.Slot(seq)
+	switch {
+	case slot.state != waiting: // a control record, settled maybe
+	case maxAge > 0 && slot.granted == 0 && slot.age(c.started) > maxAge:
+		s.expired = append(s.expired, seq)
+	default:
+		c.add(slot, seq, nanos)
 	}
+}
+
+func (c *chunk) add(s *slot, seq resequence.Seq, nanos int64) {
 	s.state = running
 	s.begun++
 	s.calls++

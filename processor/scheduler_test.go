@@ -24,7 +24,7 @@ type bench struct {
 
 func newBench(t *testing.T, workers, perPartition int) *bench {
 	return &bench{
-		t: t, sched: newScheduler(workers, perPartition), now: time.Unix(0, 0),
+		t: t, sched: newScheduler(workers, perPartition, 0), now: time.Unix(0, 0),
 		takes: make(map[*tenure]time.Duration), done: make(map[*tenure]int), most: make(map[*tenure]int),
 	}
 }

@@ -88,7 +88,7 @@ type PartitionStatus struct {
 	Dropped    uint64            // records given up by OnExhausted Drop, or skipped by a person
 	GapOffsets map[string]uint64 // offsets without a record, by kind: absent (compaction, aborted transactions), lost, beyond_end, truncated
 	// DeadLetters are the records emitted to the dead-letter topic, by reason:
-	// attempts (used up), reject, output (its topic does not take one).
+	// attempts (used up), reject, output (its topic does not take one), max_age.
 	DeadLetters map[string]uint64
 }
 

@@ -67,6 +67,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 			All:      !c.Hedge.HeadOnly,
 			Budget:   c.Hedge.Budget,
 		},
+		MaxAge:          c.MaxAge,
 		OnExhausted:     onExhausted[c.OnExhausted],
 		DeadLetterTopic: deadLetter,
 		Commit:          processor.Commit(c.Commit),
