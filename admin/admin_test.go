@@ -60,7 +60,7 @@ func orders() processor.Status {
 		Workers: 64, WorkersBusy: 3,
 		WindowBytes: 900, WindowLimitBytes: 128 << 20,
 		Attempts: map[string]uint64{"ok": 40, "retry": 2},
-		Hedges:   1, RetriesWaiting: 5,
+		Hedges:   1, RetriesWaiting: 5, BreakerOpen: true,
 		Commits:      map[string]uint64{"ok": 7, "error": 0},
 		Transactions: map[string]uint64{"committed": 8, "aborted": 1},
 		Rebalances:   2,

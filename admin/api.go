@@ -24,6 +24,7 @@ type (
 		WindowLimitBytes int64             `json:"window_limit_bytes"`
 		Attempts         map[string]uint64 `json:"attempts"`
 		RetriesWaiting   int               `json:"retries_waiting"`
+		BreakerOpen      bool              `json:"breaker_open"`
 		Hedges           uint64            `json:"hedges"`
 		Commits          map[string]uint64 `json:"commits"`
 		Transactions     map[string]uint64 `json:"transactions"`
@@ -88,7 +89,7 @@ func toPipelineJSON(a *answer) pipelineJSON {
 		Problems: []problemJSON{},
 		Workers:  s.Workers, WorkersBusy: s.WorkersBusy,
 		WindowBytes: s.WindowBytes, WindowLimitBytes: s.WindowLimitBytes,
-		Attempts: counts(s.Attempts), RetriesWaiting: s.RetriesWaiting, Hedges: s.Hedges, Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
+		Attempts: counts(s.Attempts), RetriesWaiting: s.RetriesWaiting, BreakerOpen: s.BreakerOpen, Hedges: s.Hedges, Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
 		Partitions: []partitionJSON{},
 	}
 	if a.err != nil {

@@ -23,6 +23,7 @@ const wantPipelines = `{
         "retry": 2
       },
       "retries_waiting": 5,
+      "breaker_open": true,
       "hedges": 1,
       "commits": {
         "error": 0,

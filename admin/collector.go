@@ -94,6 +94,7 @@ var (
 	upDesc         = desc("up", "1 if the pipeline tells its status, 0 if it hangs.", "pipeline")
 	problemsDesc   = desc("problems", "Reasons why records wait that should not; /readyz?verbose names them.", "pipeline")
 	attemptsDesc   = desc("attempts_total", "Attempts at records, by result.", "pipeline", "result")
+	breakerDesc    = desc("breaker_open", "1 while the pipeline is paused because of too many dead letters, else 0.", "pipeline")
 	retriesDesc    = desc("retries_waiting", "Records whose back-off is over and that wait for retry.budget.", "pipeline")
 	hedgesDesc     = desc("hedges_total", "Second attempts beside one that ran for long.", "pipeline")
 	commitsDesc    = desc("commits_total", "Commits, by result.", "pipeline", "result")
@@ -105,7 +106,7 @@ var (
 
 // Describe sends all that Collect may send.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, rebalancesDesc, deadDesc, gapsDesc} {
+	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, breakerDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, rebalancesDesc, deadDesc, gapsDesc} {
 		ch <- d
 	}
 	for _, s := range ofPartitions {
@@ -126,6 +127,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 	ch <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(len(problemsOf(s))), name)
 	ch <- prometheus.MustNewConstMetric(rebalancesDesc, prometheus.CounterValue, float64(s.Rebalances), name)
+	ch <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, truth(s.BreakerOpen), name)
 	ch <- prometheus.MustNewConstMetric(retriesDesc, prometheus.GaugeValue, float64(s.RetriesWaiting), name)
 	ch <- prometheus.MustNewConstMetric(hedgesDesc, prometheus.CounterValue, float64(s.Hedges), name)
 	for result, n := range s.Attempts {

@@ -63,6 +63,7 @@ func TestStatusBecomesMetricsAndUnknownValuesAreLeftOut(t *testing.T) {
 	want := `
 seriatim_attempts_total{pipeline="orders",result="ok"} 40
 seriatim_attempts_total{pipeline="orders",result="retry"} 2
+seriatim_breaker_open{pipeline="orders"} 1
 seriatim_commit_age_seconds{partition="0",pipeline="orders",topic="orders.in"} 0.25
 seriatim_commits_total{pipeline="orders",result="error"} 0
 seriatim_commits_total{pipeline="orders",result="ok"} 7
@@ -153,6 +154,7 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_attempts_total":             {"pipeline", "result"},
 		"seriatim_commits_total":              {"pipeline", "result"},
 		"seriatim_hedges_total":               pipeline,
+		"seriatim_breaker_open":               pipeline,
 		"seriatim_retries_waiting":            pipeline,
 		"seriatim_transactions_total":         {"pipeline", "result"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},

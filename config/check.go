@@ -151,6 +151,8 @@ func (l *loader) checkDeadLetter(p *Pipeline, at place) {
 	}
 	wanted := p.OnExhausted == "dead_letter"
 	switch {
+	case !wanted && p.DeadLetter != nil && p.DeadLetter.Breaker != nil:
+		l.problem(dead.key("breaker"), nil, "is given, but on_exhausted is %s; set that to dead_letter, or remove this", p.OnExhausted)
 	case p.OnExhausted == "hold": // a person may decide for a dead letter
 	case wanted && p.DeadLetter == nil:
 		l.problem(exhausted, nil, "dead_letter needs dead_letter.topic")

@@ -203,7 +203,14 @@ type Delay struct {
 
 // DeadLetter says where exhausted records go.
 type DeadLetter struct {
-	Topic string `key:"topic"`
+	Topic   string   `key:"topic"`
+	Breaker *Breaker `key:"breaker"` // nil: there is none; only if OnExhausted is dead_letter
+}
+
+// Breaker says when there are too many dead letters.
+type Breaker struct {
+	Ratio float64       `key:"ratio"` // of the completed records, less than 1
+	Over  time.Duration `key:"over"`
 }
 
 // Output says where results go.

@@ -62,7 +62,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Retry:       Retry{Attempts: 3, Initial: 100 * time.Millisecond, Max: time.Minute, MaxElapsed: time.Hour, Budget: 0.5},
 			Hedge:       Hedge{After: Delay{Quantile: 0.95}, Budget: 0.025},
 			MaxAge:      90 * time.Minute,
-			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead"},
+			OnExhausted: "dead_letter", DeadLetter: &DeadLetter{Topic: "orders.dead", Breaker: &Breaker{Ratio: 0.1, Over: time.Minute}},
 			Output:   Output{Topic: "{topic}.out", Partition: "key"},
 			Delivery: "exactly_once", AllowOldBrokers: true,
 			Commit: Commit{Interval: time.Second, Records: 500, Transaction: 250 * time.Millisecond}, DrainTimeout: 30 * time.Second,

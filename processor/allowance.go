@@ -14,30 +14,34 @@ import (
 // back what it took: so only those that fail again are used up, and what has waited goes
 // out ever faster once the workers are well.
 //
+// Where records are attempted in batches a retry is a batch of them.
+//
 // Retries beyond it wait, those of each partition in their order, partitions in turn.
 // Their attempts do not count differently.
 type allowance struct {
 	share  float64
-	tokens float64
+	size   float64   // records of a retry: 1, or those of a batch
+	tokens float64   // records
 	filled time.Time // when tokens were last added for the time that passed
 	ring   []*tenure // with retries that wait
 	armed  bool      // a timer is set
 }
 
 const (
-	retriesAlways = 10  // a second
-	retryBurst    = 100 // most that are saved up
+	retriesAlways = 10  // retries a second
+	retryBurst    = 100 // most retries that are saved up
 )
 
-func newAllowance(share float64, now time.Time) allowance {
-	return allowance{share: share, tokens: retryBurst, filled: now}
+func newAllowance(opts *Options, now time.Time) allowance {
+	size := float64(max(1, opts.Batch.Records))
+	return allowance{share: opts.Retry.Budget, size: size, tokens: retryBurst * size, filled: now}
 }
 
-func (a *allowance) add(tokens float64) { a.tokens = min(a.tokens+tokens, retryBurst) }
+func (a *allowance) add(tokens float64) { a.tokens = min(a.tokens+tokens, retryBurst*a.size) }
 
-// spend reports whether another retry may begin now, and takes it.
+// spend reports whether another record may be attempted again now, and counts it.
 func (a *allowance) spend(now time.Time) bool {
-	a.add(now.Sub(a.filled).Seconds() * retriesAlways)
+	a.add(now.Sub(a.filled).Seconds() * retriesAlways * a.size)
 	a.filled = now
 	if a.tokens < 1 {
 		return false
@@ -72,7 +76,7 @@ func (l *loop) allowRetries() {
 			}
 			if !a.armed {
 				a.armed = true
-				wait := time.Duration((1-a.tokens)/retriesAlways*float64(time.Second)) + time.Millisecond
+				wait := time.Duration((1-a.tokens)/(retriesAlways*a.size)*float64(time.Second)) + time.Millisecond
 				l.at(l.now.Add(wait), func() {
 					a.armed = false
 					l.allowRetries()

@@ -11,8 +11,8 @@ import (
 
 // dispatch gives chunks to free workers.
 func (l *loop) dispatch() {
-	if l.outage != nil {
-		return // probes only
+	if l.outage != nil || l.breaker.paused() {
+		return // probes and trials only
 	}
 	l.hedgeAgain()
 	for l.sched.free > 0 {
@@ -71,6 +71,7 @@ func (l *loop) takeAttempts(c *chunk, n int) {
 		case t.phase == closed:
 			l.attempts[resultLate]++
 			l.lostProbe(t, a.seq)
+			l.judged(t, a.seq, false)
 		case !a.ran:
 			t.window.Slot(a.seq).begun--
 			t.again(a.seq)
@@ -130,8 +131,10 @@ func (l *loop) complete(t *tenure, a *attempt) {
 		l.attempts[resultOK]++
 	}
 	l.answeredRetry(a.number)
+	l.breaker.good(l.now)
 	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
 	l.vindicated(t, a.seq)
+	l.judged(t, a.seq, true)
 }
 
 // fill completes the record of a slot with its n outputs.

@@ -149,8 +149,9 @@ func (s *scheduler) ready(t *tenure) bool {
 	return noRoom && t.window.Len() == int(t.window.Next()-first)
 }
 
-// gather puts the next records of its tenure into c, most of them at the most.
-func (s *scheduler) gather(c *chunk, most int, nanos int64) {
+// gather puts the next records of its tenure into c, most of them at the most, and none
+// that is older than maxAge.
+func (s *scheduler) gather(c *chunk, most int, maxAge time.Duration, nanos int64) {
 	t, room := c.tenure, s.batch.Bytes
 	add := func(seq resequence.Seq) bool {
 		slot := t.window.Slot(seq)
@@ -161,8 +162,9 @@ func (s *scheduler) gather(c *chunk, most int, nanos int64) {
 		if len(c.attempts) > 0 && (len(c.attempts) >= most || size > room) {
 			return false
 		}
-		room -= size
-		c.add(t, seq, nanos)
+		if s.add(c, seq, maxAge, nanos) {
+			room -= size
+		}
 		return true
 	}
 	if len(t.due) > 0 && t.due[0] < t.stopAt {

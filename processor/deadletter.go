@@ -57,7 +57,7 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 			": mend the transform or the record, then restart this instance")
 		return
 	}
-	if l.opts.OnExhausted == Hold {
+	if l.opts.OnExhausted == Hold || l.diverts(s, why) {
 		l.hold(t, seq, why, what)
 		return
 	}

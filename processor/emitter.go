@@ -325,7 +325,7 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 			return false
 		default:
 			s.remember(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
-			if l.opts.OnExhausted == Hold {
+			if l.opts.OnExhausted == Hold || l.diverts(s, reasonOutput) {
 				l.bar(t, seq, "has an output that its topic does not take")
 				return false
 			}

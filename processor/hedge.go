@@ -109,7 +109,7 @@ func (l *loop) start(c *chunk) {
 // hedge gives attempts of t that have run for long a second one beside them, and sees to
 // it that the loop looks again when the next one has.
 func (l *loop) hedge(t *tenure) {
-	if l.hedger == nil || t.phase == closed || l.outage != nil {
+	if l.hedger == nil || t.phase == closed || l.outage != nil || l.breaker.paused() {
 		return
 	}
 	after, known := l.hedger.after()

@@ -22,6 +22,7 @@ type hold struct {
 	why      reason
 	what     string      // in words, after "the record"
 	original *kgo.Record // if its value was replaced before
+	diverted bool        // it is held because the breaker is open
 }
 
 // HeldRecord is a record that waits for a decision.
@@ -118,6 +119,7 @@ func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
 		t.holds[seq] = h
 	}
 	h.since, h.why, h.what = l.now, why, what
+	h.diverted = l.opts.OnExhausted == DeadLetter && l.breaker.paused()
 	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
 		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)
 }
@@ -160,12 +162,7 @@ func (l *loop) decideHeld(d Decision) error {
 		if l.opts.DeadLetterTopic == "" {
 			return errors.New("there is no dead_letter.topic")
 		}
-		if h.original != nil { // dead letters are untouched
-			t.unfinished += recordSize(h.original) - recordSize(s.record)
-			s.record = h.original
-		}
-		t.deadLetters[h.why]++
-		l.fillHeld(t, seq, l.deadLetter(t, seq, h.why))
+		l.fillHeld(t, seq, l.lastResort(t, seq))
 	case ReplaceOutput:
 		l.fillHeld(t, seq, l.outputOf(t, seq, d.Value))
 	default:
@@ -175,6 +172,18 @@ func (l *loop) decideHeld(d Decision) error {
 		"offset", d.Offset, "decision", d.Verdict.String(), "reason", d.Reason, "held", l.now.Sub(h.since).Round(time.Second))
 	l.sched.want(t)
 	return nil
+}
+
+// lastResort is the dead letter of a held record: untouched, even if its value was
+// replaced since.
+func (l *loop) lastResort(t *tenure, seq resequence.Seq) *output {
+	s, h := t.window.Slot(seq), t.holds[seq]
+	if h.original != nil {
+		t.unfinished += recordSize(h.original) - recordSize(s.record)
+		s.record = h.original
+	}
+	t.deadLetters[h.why]++
+	return l.deadLetter(t, seq, h.why)
 }
 
 // attemptHeld allows a held record that many further attempts.

@@ -70,6 +70,7 @@ type loop struct {
 	preempting bool    // likewise
 	hedger     *hedger // nil: no hedges
 	retries    allowance
+	breaker    *breaker           // nil: dead letters are not counted
 	lanes      map[string][]*lane // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
@@ -97,7 +98,8 @@ func newLoop(opts *Options) *loop {
 		sched:    newScheduler(opts.Workers, opts.WorkersPerPartition, opts.MaxAge),
 		budget:   budget{limit: opts.Window.Bytes},
 		hedger:   newHedger(opts.Hedge, now),
-		retries:  newAllowance(opts.Retry.Budget, now),
+		retries:  newAllowance(opts, now),
+		breaker:  newBreaker(opts.Breaker),
 		commits:  newCommitter(opts.Commit),
 		backed:   make(map[*tenure]struct{}),
 		pauses:   make(pauses),

@@ -99,7 +99,9 @@ func TestMaxAgeDoesNotBindAPerson(t *testing.T) {
 		records[0].Timestamp = time.Now().Add(-2 * time.Hour)
 		b.write(records...)
 		r := b.run(opts, processor.TransformFunc(passOn))
-		b.eventually("the old one is held", func() bool { return strings.Contains(b.problem(r, "in/0"), "offset 0 is too old and is held: it is 2h0m") })
+		b.eventually("the old one is held", func() bool {
+			return strings.Contains(b.problem(r, "in/0"), "offset 0 is too old and is held: it is 2h0m")
+		})
 		b.decides(r, processor.Decision{Verdict: processor.RetryIt})
 		b.caughtUp(1)
 		b.inOrder(0, 0, 2)

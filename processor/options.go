@@ -37,7 +37,8 @@ type Options struct {
 	// would be dispatched; 0 is no limit. A person may still have them attempted.
 	MaxAge          time.Duration
 	OnExhausted     OnExhausted
-	DeadLetterTopic string // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
+	DeadLetterTopic string  // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
+	Breaker         Breaker // of DeadLetter only
 	Commit          Commit
 	DrainTimeout    time.Duration // 10s
 
@@ -131,6 +132,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Hedge.Budget, 0.05)
 	def(&o.Retry.Initial, 200*time.Millisecond)
 	def(&o.Retry.Max, 10*time.Second)
+	def(&o.Breaker.Over, time.Minute)
 	def(&o.Commit.Interval, 5*time.Second)
 	def(&o.Commit.Records, 10000)
 	def(&o.Commit.Transaction, 100*time.Millisecond)
@@ -173,6 +175,8 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Commit.Records < 1, "Commit.Records: %d is less than 1", o.Commit.Records)
 	bad(o.OnExhausted == DeadLetter && o.DeadLetterTopic == "", "DeadLetterTopic: is required by OnExhausted DeadLetter")
 	bad(o.OnExhausted != DeadLetter && o.OnExhausted != Hold && o.DeadLetterTopic != "", "DeadLetterTopic: belongs to OnExhausted DeadLetter or Hold")
+	bad(o.Breaker.Ratio < 0 || o.Breaker.Ratio >= 1 || o.Breaker.Over < 0, "Breaker: Ratio %v or Over %v is out of range", o.Breaker.Ratio, o.Breaker.Over)
+	bad(o.Breaker.Ratio > 0 && o.OnExhausted != DeadLetter, "Breaker: belongs to OnExhausted DeadLetter")
 	bad(slices.Contains(o.Source.Topics, o.DeadLetterTopic), "DeadLetterTopic: %s is also an input topic", o.DeadLetterTopic)
 	for _, topic := range o.Source.Topics {
 		out := outputTopic(o.Output.Topic, topic, nil)

@@ -51,6 +51,7 @@ func (r Retries) backoff(failed int, asked time.Duration, draw float64) time.Dur
 func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 	f := failureOf(a.err)
 	seq := a.seq // a belongs to a chunk that is used again
+	defer l.judged(t, seq, false)
 	s := t.window.Slot(seq)
 	s.remember(l.now, a.err)
 	alone := !a.shared || c.suspects == 1

@@ -135,7 +135,7 @@ func (s *scheduler) cutUpTo(size int, maxAge time.Duration, t *tenure, now time.
 	c := s.blank()
 	c.tenure, c.started = t, now
 	if s.batch.Records > 0 {
-		s.gather(c, size, nanos)
+		s.gather(c, size, maxAge, nanos)
 	} else if len(t.due) > 0 && t.due[0] < t.stopAt {
 		seq := t.due[0]
 		t.due = t.due[1:]
@@ -169,16 +169,18 @@ func (s *scheduler) launch(c *chunk) {
 	t.runningTail = c
 }
 
-// add adds the record at seq to c, unless it is older than maxAge.
-func (s *scheduler) add(c *chunk, seq resequence.Seq, maxAge time.Duration, nanos int64) {
+// add adds the record at seq to c, if it is one that waits and not older than maxAge.
+func (s *scheduler) add(c *chunk, seq resequence.Seq, maxAge time.Duration, nanos int64) bool {
 	slot := c.tenure.window.Slot(seq)
 	switch {
 	case slot.state != waiting: // a control record, settled maybe
+		return false
 	case maxAge > 0 && slot.granted == 0 && slot.age(c.started) > maxAge:
 		s.expired = append(s.expired, seq)
-	default:
-		c.add(slot, seq, nanos)
+		return false
 	}
+	c.add(slot, seq, nanos)
+	return true
 }
 
 func (c *chunk) add(s *slot, seq resequence.Seq, nanos int64) {

@@ -41,6 +41,7 @@ type Status struct {
 	// RetriesWaiting are records whose back-off is over and that wait because
 	// Retries.Budget is used up.
 	RetriesWaiting int
+	BreakerOpen    bool   // too many records were dead letters: see Breaker
 	Rebalances     uint64 // assignments, revocations and losses that named a partition
 }
 
@@ -149,6 +150,15 @@ func (l *loop) status() Status {
 			Scope:  "transform",
 			Reason: "the worker's deployment is wrong, not the record; probing until it answers otherwise: " + o.reason,
 			Since:  o.since,
+		})
+	}
+	if b := l.breaker; b.paused() {
+		s.BreakerOpen = true
+		s.Problems = append(s.Problems, Problem{
+			Scope: "dead_letter",
+			Reason: fmt.Sprintf("too many records are exhausted: %s; nothing is dispatched, and those are held (seriatim held); one record at a time is tried, and with %d answered in a row it goes on (now %d)",
+				b.reason, b.enough(), b.streak),
+			Since: b.since,
 		})
 	}
 	for _, t := range l.tenures {

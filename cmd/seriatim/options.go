@@ -35,8 +35,12 @@ func kafkaOptions(c config.Kafka) kafka.Options {
 // and the instance, which is one of the process.
 func processorOptions(c config.Pipeline) processor.Options {
 	var deadLetter string
+	var breaker processor.Breaker
 	if c.DeadLetter != nil {
 		deadLetter = c.DeadLetter.Topic
+		if c.DeadLetter.Breaker != nil {
+			breaker = processor.Breaker(*c.DeadLetter.Breaker)
+		}
 	}
 	return processor.Options{
 		Name: c.Name,
@@ -70,6 +74,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 		MaxAge:          c.MaxAge,
 		OnExhausted:     onExhausted[c.OnExhausted],
 		DeadLetterTopic: deadLetter,
+		Breaker:         breaker,
 		Commit:          processor.Commit(c.Commit),
 		ExactlyOnce:     c.Delivery == "exactly_once",
 		AllowOldBrokers: c.AllowOldBrokers,
