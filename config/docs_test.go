@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestPageOfKeys keeps the tables in the documentation true.
@@ -207,5 +208,38 @@ func TestExamplesInPages(t *testing.T) {
 	}
 	if found < 2 {
 		t.Errorf("found %d configurations in the pages", found)
+	}
+}
+
+// TestRecipe: the file of the recipe says what docs/failures.md says, and means it.
+func TestRecipe(t *testing.T) {
+	const file, page = "../examples/recipe.yaml", "../docs/failures.md"
+	l := newLoader(world)
+	l.add(file)
+	cfg, err := l.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := cfg.Pipelines[0]
+	if h := p.Transform.HTTP; h == nil || len(h.URLs) < 2 || h.Timeout != 2*time.Second {
+		t.Errorf("the transform is %+v, want two workers and 2s", h)
+	}
+	if want := (Retry{Attempts: 5, Initial: time.Second, Max: 8 * time.Second, Budget: 0.2}); p.Retry != want {
+		t.Errorf("retry is %+v, want %+v", p.Retry, want)
+	}
+	if p.OnExhausted != "hold" || p.Hedge.After != (Delay{}) || p.MaxAge != 0 {
+		t.Errorf("on_exhausted is %q, hedge.after %v, max_age %v; want hold and neither of these", p.OnExhausted, p.Hedge.After, p.MaxAge)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(text), "pipelines:\n")
+	said, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(said), "```yaml\npipelines:\n"+shown+"```\n") {
+		t.Errorf("%s does not show what is in %s", page, file)
 	}
 }
