@@ -70,6 +70,9 @@ bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
 soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
 
+hanging: ## Measure latency with a worker that hangs now and then
+	cd bench && $(GO) run . hanging
+
 plans: ## Run N (2000) random plans of rebalances and faults in virtual time, from seed FIRST (any)
 	@cd processor && set -- $$(awk -F '[ (]' '/^func Test/ {f = $$2} /plans\(t,/ {print f}' *_test.go) && tests="$$*" && \
 	nice $(GO) test -tags synctests -timeout $$(($(N) + 600))s -run "^($${tests// /|})$$" -plans $$((($(N) + $$# - 1) / $$#)) -seed $(FIRST) | \
@@ -99,4 +102,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench soak plans chaos chaos-all fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench soak hanging plans chaos chaos-all fuzz clean FORCE

@@ -3,6 +3,7 @@
 //
 //	go run .         # speed; "go run . -h" lists the flags
 //	go run . soak    # memory with a stuck head
+//	go run . hanging # latency with a worker that hangs now and then
 //
 // Speed is measured in pairs: the pipeline and what it is compared with run in
 // turn, each in a process of its own, so that what changes on the machine

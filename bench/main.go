@@ -23,6 +23,8 @@ func main() {
 		switch args[0] {
 		case "soak":
 			run, args = soak, args[1:]
+		case "hanging":
+			run, args = hanging, args[1:]
 		case childCommand:
 			run, args = child, args[1:]
 		}

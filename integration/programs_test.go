@@ -55,23 +55,29 @@ func TestNodeWorker(t *testing.T) {
 // startNode starts the example worker and returns where it listens.
 func startNode(t *testing.T, port string) (worker *testkafka.Process, addr string) {
 	t.Helper()
+	return startWorker(t, port, "node", "../examples/node/worker.mjs")
+}
+
+// startWorker starts a program that says where it listens, and returns that.
+func startWorker(t *testing.T, port string, command ...string) (worker *testkafka.Process, addr string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "worker.log")
 	log, err := os.Create(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("node", "../examples/node/worker.mjs")
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), "PORT="+port, "HOST=127.0.0.1")
 	cmd.Stdout, cmd.Stderr = log, log
 	if worker, err = bed.leash.Start(cmd); err != nil {
-		t.Fatalf("the Node worker needs Node 20: %v", err)
+		t.Fatalf("the worker %q does not start: %v", command, err)
 	}
 	t.Cleanup(func() {
 		_ = worker.Signal(syscall.SIGKILL) // it may have ended
 		<-worker.Exited()
 	})
-	await(t, patience, "the Node worker to listen", func() (bool, string) {
+	await(t, patience, "the worker to listen", func() (bool, string) {
 		text, err := os.ReadFile(file)
 		_, after, ok := strings.Cut(string(text), "listening on http://")
 		addr, _, _ = strings.Cut(after, "\n")
