@@ -64,6 +64,7 @@ func orders() processor.Status {
 		Commits:      map[string]uint64{"ok": 7, "error": 0},
 		Transactions: map[string]uint64{"committed": 8, "aborted": 1},
 		Rebalances:   2,
+		LimitedBy:    map[string]float64{"input": 0.25, "workers": 0.75},
 	}
 }
 

@@ -14,22 +14,23 @@ type (
 		Pipelines []pipelineJSON `json:"pipelines"`
 	}
 	pipelineJSON struct {
-		Name             string            `json:"name"`
-		Group            string            `json:"group"`
-		State            string            `json:"state"`
-		Problems         []problemJSON     `json:"problems"`
-		Workers          int               `json:"workers"`
-		WorkersBusy      int               `json:"workers_busy"`
-		WindowBytes      int64             `json:"window_bytes"`
-		WindowLimitBytes int64             `json:"window_limit_bytes"`
-		Attempts         map[string]uint64 `json:"attempts"`
-		RetriesWaiting   int               `json:"retries_waiting"`
-		BreakerOpen      bool              `json:"breaker_open"`
-		Hedges           uint64            `json:"hedges"`
-		Commits          map[string]uint64 `json:"commits"`
-		Transactions     map[string]uint64 `json:"transactions"`
-		Rebalances       uint64            `json:"rebalances"`
-		Partitions       []partitionJSON   `json:"partitions"`
+		Name             string             `json:"name"`
+		Group            string             `json:"group"`
+		State            string             `json:"state"`
+		Problems         []problemJSON      `json:"problems"`
+		Workers          int                `json:"workers"`
+		WorkersBusy      int                `json:"workers_busy"`
+		WindowBytes      int64              `json:"window_bytes"`
+		WindowLimitBytes int64              `json:"window_limit_bytes"`
+		Attempts         map[string]uint64  `json:"attempts"`
+		RetriesWaiting   int                `json:"retries_waiting"`
+		BreakerOpen      bool               `json:"breaker_open"`
+		Hedges           uint64             `json:"hedges"`
+		Commits          map[string]uint64  `json:"commits"`
+		Transactions     map[string]uint64  `json:"transactions"`
+		Rebalances       uint64             `json:"rebalances"`
+		LimitedBy        map[string]float64 `json:"limited_by"`
+		Partitions       []partitionJSON    `json:"partitions"`
 	}
 	problemJSON struct {
 		Scope  string     `json:"scope"`
@@ -90,6 +91,7 @@ func toPipelineJSON(a *answer) pipelineJSON {
 		Workers:  s.Workers, WorkersBusy: s.WorkersBusy,
 		WindowBytes: s.WindowBytes, WindowLimitBytes: s.WindowLimitBytes,
 		Attempts: counts(s.Attempts), RetriesWaiting: s.RetriesWaiting, BreakerOpen: s.BreakerOpen, Hedges: s.Hedges, Commits: counts(s.Commits), Transactions: counts(s.Transactions), Rebalances: s.Rebalances,
+		LimitedBy:  counts(s.LimitedBy),
 		Partitions: []partitionJSON{},
 	}
 	if a.err != nil {
@@ -129,9 +131,9 @@ func toPartitionJSON(p *processor.PartitionStatus) partitionJSON {
 }
 
 // counts makes an empty map an object in JSON, not null.
-func counts(m map[string]uint64) map[string]uint64 {
+func counts[T any](m map[string]T) map[string]T {
 	if m == nil {
-		return map[string]uint64{}
+		return map[string]T{}
 	}
 	return m
 }

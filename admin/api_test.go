@@ -34,6 +34,10 @@ const wantPipelines = `{
         "committed": 8
       },
       "rebalances": 2,
+      "limited_by": {
+        "input": 0.25,
+        "workers": 0.75
+      },
       "partitions": [
         {
           "topic": "orders.in",

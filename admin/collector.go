@@ -100,13 +100,14 @@ var (
 	commitsDesc    = desc("commits_total", "Commits, by result.", "pipeline", "result")
 	transactsDesc  = desc("transactions_total", "Transactions of exactly-once delivery, by result.", "pipeline", "result")
 	rebalancesDesc = desc("rebalances_total", "Assignments, revocations and losses that named a partition.", "pipeline")
+	limitedDesc    = desc("limited_by", "What kept the pipeline from going faster: share of the last 10 seconds, by reason.", "pipeline", "reason")
 	deadDesc       = desc("dead_letters_total", "Records emitted to the dead-letter topic, by reason.", "pipeline", "topic", "partition", "reason")
 	gapsDesc       = desc("gap_offsets_total", "Offsets that no record had, by kind.", "pipeline", "topic", "partition", "kind")
 )
 
 // Describe sends all that Collect may send.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, breakerDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, rebalancesDesc, deadDesc, gapsDesc} {
+	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, breakerDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, rebalancesDesc, limitedDesc, deadDesc, gapsDesc} {
 		ch <- d
 	}
 	for _, s := range ofPartitions {
@@ -130,6 +131,9 @@ func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 	ch <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, truth(s.BreakerOpen), name)
 	ch <- prometheus.MustNewConstMetric(retriesDesc, prometheus.GaugeValue, float64(s.RetriesWaiting), name)
 	ch <- prometheus.MustNewConstMetric(hedgesDesc, prometheus.CounterValue, float64(s.Hedges), name)
+	for reason, share := range s.LimitedBy {
+		ch <- prometheus.MustNewConstMetric(limitedDesc, prometheus.GaugeValue, share, name, reason)
+	}
 	for result, n := range s.Attempts {
 		ch <- prometheus.MustNewConstMetric(attemptsDesc, prometheus.CounterValue, float64(n), name, result)
 	}

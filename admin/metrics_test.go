@@ -83,6 +83,8 @@ seriatim_held{partition="0",pipeline="orders",topic="orders.in"} 1
 seriatim_held{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_lag_records{partition="0",pipeline="orders",topic="orders.in"} 9
 seriatim_lag_seconds{partition="0",pipeline="orders",topic="orders.in"} 2
+seriatim_limited_by{pipeline="orders",reason="input"} 0.25
+seriatim_limited_by{pipeline="orders",reason="workers"} 0.75
 seriatim_partition_stopped{partition="0",pipeline="orders",topic="orders.in"} 0
 seriatim_partition_stopped{partition="1",pipeline="orders",topic="orders.in"} 1
 seriatim_paused{partition="0",pipeline="orders",topic="orders.in"} 1
@@ -156,6 +158,7 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_hedges_total":               pipeline,
 		"seriatim_breaker_open":               pipeline,
 		"seriatim_retries_waiting":            pipeline,
+		"seriatim_limited_by":                 {"pipeline", "reason"},
 		"seriatim_transactions_total":         {"pipeline", "result"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},
 		"seriatim_gap_offsets_total":          {"kind", "partition", "pipeline", "topic"},

@@ -70,7 +70,8 @@ type loop struct {
 	preempting bool    // likewise
 	hedger     *hedger // nil: no hedges
 	retries    allowance
-	breaker    *breaker           // nil: dead letters are not counted
+	breaker    *breaker // nil: dead letters are not counted
+	limiter    limiter
 	lanes      map[string][]*lane // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
@@ -185,6 +186,7 @@ func (l *loop) run() {
 		l.commitIfDue()
 		l.send()
 		l.proceedDrains()
+		l.noteLimit()
 		hungry = l.hungry()
 		l.pauses.apply(l.consumer)
 	}

@@ -38,6 +38,11 @@ type Status struct {
 	// at least once.
 	Transactions map[string]uint64
 	Hedges       uint64 // second attempts beside one that ran for long
+	// LimitedBy is what kept the pipeline from going faster, as shares (0 to 1) of the
+	// last full ten seconds: input (nothing did: there was no more to read), workers (all
+	// were busy), window (full behind a slow head, while workers were free), memory
+	// (Window.Bytes were used up), output (finished records waited for the brokers).
+	LimitedBy map[string]float64
 	// RetriesWaiting are records whose back-off is over and that wait because
 	// Retries.Budget is used up.
 	RetriesWaiting int
@@ -126,6 +131,7 @@ const (
 
 // status describes the pipeline as it is now.
 func (l *loop) status() Status {
+	l.noteLimit()
 	s := Status{
 		Pipeline: l.opts.Name, Group: l.opts.Source.Group, State: l.state,
 		Problems: l.problems.list(l.now),
@@ -134,7 +140,11 @@ func (l *loop) status() Status {
 		Attempts:         make(map[string]uint64, results),
 		Commits:          map[string]uint64{"ok": l.commits.ok, "error": l.commits.failed},
 		Rebalances:       l.rebalances,
+		LimitedBy:        make(map[string]float64, limits),
 		RetriesWaiting:   l.retriesWaiting(),
+	}
+	for b, share := range l.limiter.shares {
+		s.LimitedBy[limit(b).String()] = share
 	}
 	if l.hedger != nil {
 		s.Hedges = l.hedger.total
