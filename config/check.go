@@ -133,6 +133,9 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 	if p.Transform.HTTP != nil {
 		l.checkHTTP(p.Transform.HTTP, at.key("transform.http"))
 	}
+	if p.Batch != nil {
+		l.checkBatch(p, at)
+	}
 	if p.WorkersPerPartition > p.Workers {
 		l.clash(at, "workers_per_partition", p.WorkersPerPartition, "more than", "workers", p.Workers, "less than")
 	}
@@ -141,6 +144,22 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 	}
 	if p.DrainTimeout > p.Input.RebalanceTimeout/2 {
 		l.clash(at, "drain_timeout", formatDuration(p.DrainTimeout), "more than half of", "input.rebalance_timeout", formatDuration(p.Input.RebalanceTimeout), "less than twice")
+	}
+}
+
+func (l *loader) checkBatch(p *Pipeline, at place) {
+	batch, hedge := at.key("batch"), at.key("hedge.after")
+	if l.sound(batch, at.key("transform")) && p.Transform.HTTP == nil && p.Transform.Exec == nil {
+		l.problem(batch, nil, "is given, but only transform.http and transform.exec take batches; remove it")
+	}
+	if l.sound(batch, hedge) && p.Hedge.After != (Delay{}) {
+		l.problem(hedge, nil, "is not possible with batch; remove one of them")
+	}
+	if p.Batch.Records > p.Window.Records {
+		l.clash(at, "batch.records", p.Batch.Records, "more than", "window.records", p.Window.Records, "less than")
+	}
+	if p.Batch.Bytes > p.Window.Bytes {
+		l.clash(at, "batch.bytes", formatSize(p.Batch.Bytes), "more than", "window.bytes", formatSize(p.Window.Bytes), "less than")
 	}
 }
 

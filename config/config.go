@@ -74,6 +74,7 @@ type Pipeline struct {
 	WorkersPerPartition int           `key:"workers_per_partition"` // 0 is adaptive
 	Window              Window        `key:"window"`
 	Transform           Transform     `key:"transform"`
+	Batch               *Batch        `key:"batch"` // nil: a call for each record; with http and exec only, and without Hedge
 	Retry               Retry         `key:"retry"`
 	Hedge               Hedge         `key:"hedge"`
 	MaxAge              time.Duration `key:"max_age"`      // 0 is no limit
@@ -177,6 +178,13 @@ type Simulate struct {
 	Sigma       float64       `key:"sigma"`        // of the logarithm; 0 is constant
 	FailureRate float64       `key:"failure_rate"` // share of attempts that fail, 0 to 1
 	Seed        int64         `key:"seed"`
+}
+
+// Batch says how many records a call has.
+type Batch struct {
+	Records int           `key:"records"` // 1 to 10000
+	Wait    time.Duration `key:"wait"`    // for a full one
+	Bytes   int64         `key:"bytes"`
 }
 
 // Retry says how failed attempts are repeated.

@@ -145,7 +145,7 @@ var pipelineFields = []*field{
 		{key: "isolation", kind: text, def: "read_committed", enum: []string{"read_committed", "read_uncommitted"}, doc: "Whether records of open and aborted transactions are read."},
 	}},
 	{key: "order", kind: text, def: "partition", enum: []string{"partition"}, unbuiltValues: []string{"key", "none", "sequence"}, doc: "What stays in order: the records of each source partition."},
-	{key: "workers", kind: integer, def: "64", min: "1", max: "100000", doc: "Attempts in flight in this process."},
+	{key: "workers", kind: integer, def: "64", min: "1", max: "100000", doc: "Attempts in flight in this process; calls with a `batch`."},
 	{key: "workers_per_partition", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight of one partition. 0 is adaptive: every free worker, unless the attempts of this partition run far longer than those of the others."},
 	{key: "window", kind: object, doc: "Limits of what is admitted and not yet settled.", fields: []*field{
 		{key: "records", kind: integer, def: "16384", min: "1", max: "16777216", doc: "Records of one partition. Make it many times `workers`, or finished records waiting for a slow one leave workers idle."},
@@ -190,6 +190,11 @@ var pipelineFields = []*field{
 			{key: "seed", kind: integer, def: "1", min: "0", max: "9007199254740991", doc: "Seed of times and failures."},
 		}},
 	}},
+	{key: "batch", kind: object, doc: "Several records in one call: consecutive ones of one partition, for workers that answer [batches](workers.md#batches). Without it each record has a call of its own; `batch: {}` takes the values below. Not with `hedge`.", fields: []*field{
+		{key: "records", kind: integer, def: "1000", min: "1", max: "10000", doc: "Most records of a batch."},
+		{key: "wait", kind: duration, def: "1s", min: "0s", max: "30s", doc: "How long a record waits for a batch to become full; waiting holds no worker. 0s takes what is there."},
+		{key: "bytes", kind: size, def: "8MiB", min: "1KiB", max: "1GiB", doc: "Keys, values and headers of a batch, unless one record alone has more."},
+	}},
 	{key: "retry", kind: object, doc: "How failed attempts are repeated, with full jitter. Waiting holds no worker.", fields: []*field{
 		{key: "attempts", kind: integer, def: "5", min: "1", max: "1000000", doc: "Attempts at a record, the first included."},
 		{key: "initial", kind: duration, def: "200ms", min: "1ms", max: "1h", doc: "Longest wait before the second attempt; doubled with each further one."},
@@ -225,6 +230,5 @@ var pipelineFields = []*field{
 	}},
 	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
 	{key: "state", kind: object, unbuilt: true, doc: "State kept between records."},
-	{key: "batch", kind: object, unbuilt: true, doc: "Several records in one attempt."},
 	{key: "callbacks", kind: object, unbuilt: true, doc: "Results that workers send later."},
 }

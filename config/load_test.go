@@ -75,6 +75,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Order: "partition", Workers: 64,
 			Window:      Window{Records: 16384, Bytes: 128 << 20},
 			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000"}, Timeout: 10 * time.Second, HTTP2: true, BearerTokenFile: "token"}},
+			Batch:       &Batch{Records: 500, Wait: 250 * time.Millisecond, Bytes: 1 << 20},
 			Retry:       Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second, Budget: 0.2},
 			Hedge:       Hedge{HeadOnly: true, Budget: 0.05},
 			OnExhausted: "hold",
@@ -99,7 +100,7 @@ func TestEverySettingArrives(t *testing.T) {
 		}},
 	}
 	items := want.Pipelines[1]
-	items.Name = "split"
+	items.Name, items.Batch = "split", nil
 	items.Input.Topics, items.Input.TopicsRegex, items.Input.Group, items.Input.Start = []string{"baskets"}, nil, "seriatim.split", Start{}
 	items.Transform = Transform{JQ: "# one output for each item\n.items[] | {id, customer: $key}\n"}
 	items.Output.Topic = "items"

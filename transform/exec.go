@@ -145,6 +145,19 @@ func (p *Pool) Close() {
 
 // Transform makes one attempt.
 func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+	return p.ask(ctx, in, func(id uint64, deadline time.Time) []byte {
+		return appendRequest(make([]byte, 0, 512+len(in.Value)), id, in, deadline)
+	}, func(line []byte) error {
+		if len(line) > maxLine {
+			return p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxLine)
+		}
+		return failer(p.fail).answer(line, in, out)
+	})
+}
+
+// ask has one process asked, with a line, and the line that is the answer read. in is the
+// record, or the first of a batch.
+func (p *Pool) ask(ctx context.Context, in processor.Input, write func(id uint64, deadline time.Time) []byte, read func(line []byte) error) error {
 	p.start.Do(func() {
 		for range p.opts.Processes {
 			p.keepers.Go(p.keep)
@@ -156,7 +169,7 @@ func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor
 	}
 	timer := time.NewTimer(p.opts.Timeout)
 	defer timer.Stop()
-	line := appendRequest(make([]byte, 0, 512+len(in.Value)), c.id, in, time.Now().Add(p.opts.Timeout))
+	line := write(c.id, time.Now().Add(p.opts.Timeout))
 	lines := w.lines
 	for {
 		select {
@@ -166,7 +179,7 @@ func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor
 			if a.err != nil {
 				return a.err
 			}
-			return p.outcome(a.line, in, out)
+			return read(a.line)
 		case <-timer.C:
 			p.abandon(w, c, true)
 			return p.fail(processor.Retry, "no answer within %v (transform.exec.timeout)", p.opts.Timeout)
@@ -336,7 +349,7 @@ func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
 	case late:
 		p.log.Debug("an answer that came too late is dropped", "pid", w.pid, "id", id)
 	case tooLong:
-		c.answer <- response{err: p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxLine)}
+		c.answer <- response{err: p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxReply)}
 	default:
 		c.answer <- response{line: slices.Clone(line)}
 	}

@@ -51,6 +51,7 @@ type worker struct {
 type request struct {
 	ID    uint64
 	Value any
+	Batch []struct{ Value any }
 	line  string
 }
 
@@ -111,8 +112,23 @@ func (w *worker) echo(r request, value any) {
 
 func (w *worker) treat(r request) {
 	value, _ := r.Value.(string)
+	if len(r.Batch) > 0 { // the first record says it for all
+		value, _ = r.Batch[0].Value.(string)
+	}
 	what, arg, _ := strings.Cut(value, " ")
 	switch what {
+	case "answer":
+		w.say(`{"id":%d,%s}`+"\n", r.ID, arg)
+	case "batch": // back again, in the other order
+		var parts []string
+		for i, item := range slices.Backward(r.Batch) {
+			text, err := json.Marshal(item.Value)
+			if err != nil {
+				panic(err)
+			}
+			parts = append(parts, fmt.Sprintf(`{"outputs":[{"value":%s}],"id":%d}`, text, i+1))
+		}
+		w.say(`{"answers":[%s],"id":%d}`+"\n", strings.Join(parts, ","), r.ID)
 	case "hang":
 	case "crash":
 		fmt.Fprintln(os.Stderr, "it hurts:", arg)

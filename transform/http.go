@@ -69,10 +69,18 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Transform makes one attempt. While the deployment behind an address is wrong it
-// goes to the next, as long as half of the time is left: nobody has done anything
-// with the record yet.
-func (c *Client) Transform(parent context.Context, in processor.Input, out *processor.Outputs) error {
+// Transform makes one attempt.
+func (c *Client) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+	return c.call(ctx, in, func(ctx context.Context, e *endpoint, authorization string) error {
+		req := e.request(ctx, requestHeader(ctx, in, c.headers, authorization), in.Value)
+		return c.ask(ctx, e, req, func(resp *http.Response) error { return e.reply(resp, in, out) })
+	})
+}
+
+// call has one endpoint asked. While the deployment behind it is wrong it goes on to the
+// next, as long as half of the time is left: nobody has done anything with the record
+// yet. in is the record, or the first of a batch.
+func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx context.Context, e *endpoint, authorization string) error) error {
 	if err := c.wait(parent); err != nil {
 		return err
 	}
@@ -98,7 +106,7 @@ func (c *Client) Transform(parent context.Context, in processor.Input, out *proc
 	defer cancel()
 	unsent := true
 	for {
-		err = c.ask(ctx, at.endpoint, authorization, in, out)
+		err = ask(ctx, at.endpoint, authorization)
 		c.endpoints.give(at, err)
 		var f *processor.Failure
 		if !errors.As(err, &f) || f.Kind != processor.Deployment {
@@ -144,11 +152,11 @@ func (c *Client) authorization() (string, error) {
 	return value, nil
 }
 
-// ask sends a record to one endpoint and reads the reply.
-func (c *Client) ask(ctx context.Context, e *endpoint, authorization string, in processor.Input, out *processor.Outputs) error {
-	resp, err := c.http.Do(e.request(ctx, requestHeader(ctx, in, c.headers, authorization), in))
+// ask sends a request to one endpoint and has the reply read.
+func (c *Client) ask(ctx context.Context, e *endpoint, req *http.Request, read func(*http.Response) error) error {
+	resp, err := c.http.Do(req)
 	if err == nil {
-		err = e.reply(resp, in, out)
+		err = read(resp)
 		if resp.ContentLength != 0 && resp.ContentLength <= maxDrain {
 			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 		}
@@ -202,18 +210,18 @@ func notHTTP2(err error) bool {
 	return strings.Contains(text, "looked like an HTTP/1.1 header") || strings.HasSuffix(text, "http2: client conn could not be established")
 }
 
-// request is the attempt as it is sent.
-func (e *endpoint) request(ctx context.Context, header http.Header, in processor.Input) *http.Request {
+// request is the call as it is sent.
+func (e *endpoint) request(ctx context.Context, header http.Header, body []byte) *http.Request {
 	req := &http.Request{
 		Method: http.MethodPost,
 		URL:    e.url,
 		Header: header,
 		Body:   http.NoBody,
 		// For redirects, and for connections that were closed before a byte was written.
-		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(in.Value)), nil },
-		ContentLength: int64(len(in.Value)),
+		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		ContentLength: int64(len(body)),
 	}
-	if len(in.Value) > 0 {
+	if len(body) > 0 {
 		req.Body, _ = req.GetBody()
 	}
 	return req.WithContext(ctx)
@@ -235,16 +243,10 @@ func requestHeader(ctx context.Context, in processor.Input, others []header, aut
 	// worker would kill one behind each idle connection, all in one attempt.
 	key := in.IdempotencyKey()
 	f.add("idempotency-key", `"`+key+`"`)
-	f.add("Seriatim-Pipeline", in.Pipeline)
-	f.text = appendValue(f.text, []byte(in.Topic))
-	f.end("Seriatim-Topic")
-	f.number("Seriatim-Partition", int64(in.Partition))
+	f.source(ctx, in)
 	f.number("Seriatim-Offset", in.Offset)
 	f.number("Seriatim-Timestamp", in.Timestamp.UnixMilli())
 	f.number("Seriatim-Attempt", int64(in.Attempt))
-	if deadline, ok := ctx.Deadline(); ok {
-		f.number("Seriatim-Deadline-Ms", deadline.UnixMilli())
-	}
 	f.text = appendTrace(f.text, in, key)
 	f.end("Traceparent")
 	if in.Key != nil {
@@ -264,6 +266,17 @@ func requestHeader(ctx context.Context, in processor.Input, others []header, aut
 		f.end(headerName(headerPrefix, h.Key))
 	}
 	return f.header()
+}
+
+// source adds what all records of a batch have in common.
+func (f *fields) source(ctx context.Context, in processor.Input) {
+	f.add("Seriatim-Pipeline", in.Pipeline)
+	f.text = appendValue(f.text, []byte(in.Topic))
+	f.end("Seriatim-Topic")
+	f.number("Seriatim-Partition", int64(in.Partition))
+	if deadline, ok := ctx.Deadline(); ok {
+		f.number("Seriatim-Deadline-Ms", deadline.UnixMilli())
+	}
 }
 
 func (f *fields) number(name string, n int64) {

@@ -135,51 +135,87 @@ func leadingID(line []byte) (id uint64, ok bool) {
 	return id, err == nil
 }
 
-// outcome reads an answer: it adds the outputs, or returns why the attempt failed.
-func (p *Pool) outcome(line []byte, in processor.Input, out *processor.Outputs) error {
-	err := p.read(line, in, out)
+// A failer makes the failure of a worker, beginning with its name.
+type failer func(kind processor.Kind, format string, args ...any) *processor.Failure
+
+// answer reads an answer: it adds the outputs, or returns why the attempt failed.
+func (fail failer) answer(text []byte, in processor.Input, out *processor.Outputs) error {
+	return fail.judged(fail.read(text, in, out))
+}
+
+// judged makes a failure of an answer that breaks the contract.
+func (fail failer) judged(err error) error {
 	var broken *malformedError
 	switch {
 	case errors.As(err, &broken):
-		return p.fail(processor.Retry, "its answer breaks the contract: %w; mend the worker (docs/workers.md)", broken)
+		return fail(processor.Retry, "its answer breaks the contract: %w; mend the worker (docs/workers.md)", broken)
 	case errors.Is(err, errTooMany):
-		return p.fail(processor.Reject, "its answer has more than %d outputs; have it make fewer of one record", maxOutputs)
+		return fail(processor.Reject, "its answer has more than %d outputs; have it make fewer of one record", maxOutputs)
 	}
 	return err
 }
 
-func (p *Pool) read(line []byte, in processor.Input, out *processor.Outputs) error {
-	if !utf8.Valid(line) { // the decoder would replace what is not
+func (fail failer) read(text []byte, in processor.Input, out *processor.Outputs) error {
+	if !utf8.Valid(text) { // the decoder would replace what is not
 		return malformed(`it is not UTF-8; send such bytes as {"base64": "…"}`)
 	}
 	var a struct {
+		spoken
+
 		ID      json.RawMessage
 		Outputs json.RawMessage
-		Error   *string
-		Kind    string
-		AfterMS uint32 `json:"after_ms"`
 	}
-	decoder := json.NewDecoder(bytes.NewReader(line))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&a); err != nil || decoder.More() {
+	if err := decodeAnswer(text, &a); err != nil {
 		return malformed(`it is not one JSON object of "id" and "outputs", or "id", "error", "kind" and "after_ms"`)
 	}
-	switch {
-	case (a.Outputs == nil) == (a.Error == nil):
+	switch failed, err := a.failure(fail); {
+	case err != nil:
+		return err
+	case (a.Outputs == nil) == (failed == nil):
 		return malformed(`it must have one of "outputs" and "error"; [] is no output`)
-	case a.Error == nil && (a.Kind != "" || a.AfterMS != 0):
-		return malformed(`"kind" and "after_ms" stand with "error" only`)
-	case a.Error == nil && a.Outputs[0] != '[':
+	case failed != nil:
+		return failed
+	case a.Outputs[0] != '[':
 		return malformed(`"outputs" is not an array`)
-	case a.Error == nil:
-		return addOutputs(outline{in.Key, in.Headers}, a.Outputs, out)
-	case a.Kind == "reject":
-		return p.fail(processor.Reject, "answered reject: this record can never work: %s", said(*a.Error))
-	case a.Kind == "retry" || a.Kind == "":
-		failure := p.fail(processor.Retry, "answered retry: %s", said(*a.Error))
-		failure.After = time.Duration(a.AfterMS) * time.Millisecond
-		return failure
+	}
+	return addOutputs(outline{in.Key, in.Headers}, a.Outputs, out)
+}
+
+// decodeAnswer decodes one JSON object into a, all of whose fields a must know.
+func decodeAnswer(text []byte, a any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(a); err != nil {
+		return err
+	}
+	if decoder.More() {
+		return errors.New("there is more than one object")
+	}
+	return nil
+}
+
+// spoken is how an answer tells of a failure.
+type spoken struct {
+	Error   *string
+	Kind    string
+	AfterMS uint32 `json:"after_ms"`
+}
+
+// failure is the failure that an answer tells of, nil if none. The error is one of the
+// contract.
+func (s spoken) failure(fail failer) (*processor.Failure, error) {
+	switch {
+	case s.Error == nil && (s.Kind != "" || s.AfterMS != 0):
+		return nil, malformed(`"kind" and "after_ms" stand with "error" only`)
+	case s.Error == nil:
+		return nil, nil //nolint:nilnil // there is none
+	case s.Kind == "reject":
+		return fail(processor.Reject, "answered reject: this record can never work: %s", said(*s.Error)), nil
+	case s.Kind == "retry" || s.Kind == "":
+		failure := fail(processor.Retry, "answered retry: %s", said(*s.Error))
+		failure.After = time.Duration(s.AfterMS) * time.Millisecond
+		return failure, nil
 	default:
-		return malformed(`"kind" must be retry or reject`)
+		return nil, malformed(`"kind" must be retry or reject`)
 	}
 }

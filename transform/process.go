@@ -300,7 +300,7 @@ func (w *process) readErrors() {
 	}
 }
 
-// A lineReader reads lines of up to max bytes (maxLine if zero). Of longer ones it
+// A lineReader reads lines of up to max bytes (maxReply if zero). Of longer ones it
 // keeps the beginning.
 type lineReader struct {
 	*bufio.Reader
@@ -314,7 +314,7 @@ var errEndless = errors.New("a line of its output has no end")
 // the end of the input what is left stands with the error.
 func (r *lineReader) next() (line []byte, tooLong bool, _ error) {
 	r.line = r.line[:0]
-	longest, size := cmp.Or(r.max, maxLine), 0
+	longest, size := cmp.Or(r.max, maxReply), 0
 	for {
 		part, err := r.ReadSlice('\n')
 		size += len(part)

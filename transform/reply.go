@@ -48,6 +48,11 @@ func (e *endpoint) reply(resp *http.Response, in processor.Input, out *processor
 	if err == nil && !filtered {
 		err = e.value(resp, in, out)
 	}
+	return e.judged(err)
+}
+
+// judged makes a failure of a reply that breaks the contract.
+func (e *endpoint) judged(err error) error {
 	var broken *malformedError
 	if errors.As(err, &broken) {
 		return e.fail(processor.Retry, "its reply breaks the contract: %w; mend the worker (docs/workers.md)", broken)
@@ -185,10 +190,6 @@ func (e *endpoint) value(resp *http.Response, in processor.Input, out *processor
 	if null && value != "null" {
 		return malformed("%s must be null", valueHeader)
 	}
-	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return malformed("its body has a Content-Encoding, which was not asked for")
-	}
-
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
 	limit := int64(maxValue)
@@ -218,6 +219,9 @@ func (e *endpoint) value(resp *http.Response, in processor.Input, out *processor
 
 // body reads a body of up to limit bytes. It is never nil.
 func (e *endpoint) body(resp *http.Response, limit int64) ([]byte, error) {
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, malformed("its body has a Content-Encoding, which was not asked for")
+	}
 	size := resp.ContentLength
 	if 0 <= size && size <= limit {
 		body := make([]byte, size)

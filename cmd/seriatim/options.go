@@ -42,6 +42,10 @@ func processorOptions(c config.Pipeline) processor.Options {
 			breaker = processor.Breaker(*c.DeadLetter.Breaker)
 		}
 	}
+	var batch processor.Batch
+	if c.Batch != nil {
+		batch = processor.Batch(*c.Batch)
+	}
 	return processor.Options{
 		Name: c.Name,
 		Source: processor.Source{
@@ -64,6 +68,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 		Workers:             c.Workers,
 		WorkersPerPartition: c.WorkersPerPartition,
 		Window:              processor.Window(c.Window),
+		Batch:               batch,
 		Retry:               processor.Retries(c.Retry),
 		Hedge: processor.Hedges{
 			After:    c.Hedge.After.Time,

@@ -23,7 +23,7 @@ var imports = map[string][]string{
 	"offsets":    {"internal/seeded"},
 	"config":     {"internal/contract", "internal/jq"},
 	"processor":  {"resequence", "offsets", "internal/seeded"},
-	"transform":  {"processor", "internal/certs", "internal/contract", "internal/jq"},
+	"transform":  {"processor", "internal/certs", "internal/contract", "internal/jq", "internal/seeded"},
 	"kafka":      {"processor", "internal/certs"},
 	"admin":      {"processor"},
 

@@ -50,6 +50,7 @@ var bugs = []bug{
 	{"hanging-partition-keeps-workers", "a partition whose transforms hang keeps every worker until they time out", virtual, "TestHangingPartitionGivesWorkersBack"},
 	{"stuck-head-takes-all", "a partition whose head is stuck goes on taking shared memory", unit, "TestBudgetGuaranteesEachPartitionItsPart"},
 	{"tombstone-lost", "an output without a value gets an empty one", calls, "TestPassKeepsTheRecord"},
+	{"batch-answer-by-place", "the answers to a batch are taken in their order, not by their ids", calls, "TestBatchAnswers"},
 	{"key-changes-with-attempts", "each attempt has an idempotency key of its own", broker, "TestIdempotencyKeyIsTheSameAtEveryAttempt"},
 	{"panic-filters", "a transform that panics has filtered its record", virtual, "TestExhaustedRecordStopsItsPartition"},
 	{"retry-of-another-record", "the timer of a retry reads the memory of its attempt, which is in use again", broker, "TestFailedRecordsAreAttemptedAgain"},
