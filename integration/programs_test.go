@@ -20,12 +20,52 @@ import (
 // load.
 func TestNodeWorker(t *testing.T) {
 	t.Parallel()
+	restartWorker(t, startNode)
+}
+
+// TestPythonWorker does the same with the worker in Python, and has Seriatim start
+// that itself.
+func TestPythonWorker(t *testing.T) {
+	t.Parallel()
+	t.Run("http", func(t *testing.T) {
+		t.Parallel()
+		restartWorker(t, func(t *testing.T, port string) (*testkafka.Process, string) {
+			return startWorker(t, port, "python3", "../examples/python/worker.py", port)
+		})
+	})
+	t.Run("exec", func(t *testing.T) {
+		t.Parallel()
+		const partitions, each = 3, 200
+		in := newInput(t, partitions)
+		in.json = true
+		out := newTopic(t, ".out", partitions)
+		in.produce(t, each)
+		script, err := filepath.Abs("../examples/python/worker.py")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := unique(t, "")
+		i := start(t, process(pipeline(name, in.topic, out).with(settings{
+			"transform": settings{"exec": settings{"command": []string{"python3", script}, "processes": 2}},
+		})))
+		awaitCaughtUp(t, patience, group(name), in.topic)
+		i.drain(t)
+		i.awaitNoWorkers(t)
+		compareExact(t, in.topic, out)
+		if n := countReceipts(t, out, 0); n != partitions*each {
+			t.Errorf("%d outputs have a receipt, want %d", n, partitions*each)
+		}
+	})
+}
+
+func restartWorker(t *testing.T, startWorker func(t *testing.T, port string) (*testkafka.Process, string)) {
+	t.Helper()
 	const partitions = 3
 	in := newInput(t, partitions)
 	in.json = true
 	out := newTopic(t, ".out", partitions)
 	name := unique(t, "")
-	worker, addr := startNode(t, "0")
+	worker, addr := startWorker(t, "0")
 	i := start(t, process(pipeline(name, in.topic, out).with(settings{
 		"transform": settings{"http": settings{"urls": []string{"http://" + addr + "/transform"}}},
 	})))
@@ -41,7 +81,7 @@ func TestNodeWorker(t *testing.T) {
 	}
 	i.awaitUnready(t, name, addr)
 	_, port, _ := strings.Cut(addr, ":")
-	startNode(t, port)
+	startWorker(t, port)
 	awaitOutput(t, out, records(within(t, patience), t, out)+300)
 	l.end()
 	awaitCaughtUp(t, patience, group(name), in.topic)

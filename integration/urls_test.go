@@ -71,7 +71,7 @@ func awaitLog(t *testing.T, i *instance, words ...string) {
 	})
 }
 
-var receipt = regexp.MustCompile(`"receipt":(\d+)`)
+var receipt = regexp.MustCompile(`"receipt":(\d+|"[^"]+")`)
 
 // countReceipts returns how many values of a topic have this receipt, or any with
 // number 0.

@@ -34,5 +34,5 @@ function parse(record) {
   } catch {
     // not JSON at all
   }
-  throw new Reject(`the value of ${record.key} is no JSON object or array`);
+  throw new Reject('the value is no JSON object or array');
 }
