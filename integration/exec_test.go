@@ -138,3 +138,31 @@ func TestExecDeadlyRecord(t *testing.T) {
 	mended.drain(t)
 	compareExact(t, in.topic, out)
 }
+
+// TestExecRogueRecords: an error of a record that nobody waits for, in Node, is the
+// failure of that record. The process goes on.
+func TestExecRogueRecords(t *testing.T) {
+	t.Parallel()
+	const partitions, each = 3, 300
+	in := newInput(t, partitions)
+	out := newTopic(t, ".out", partitions)
+	in.produce(t, each)
+	script, err := filepath.Abs("testdata/rogue.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out).with(settings{
+		"retry":     settings{"initial": "10ms"},
+		"transform": settings{"exec": settings{"command": []string{"node", script}, "processes": 1}},
+	})))
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	if n := i.metric(t, "seriatim_attempts_total", `pipeline="`+name+`"`, `result="retry"`); n != partitions*each/10 {
+		t.Errorf("%v attempts failed, want %d", n, partitions*each/10)
+	}
+	if pids := i.workers(t); len(pids) != 1 {
+		t.Errorf("processes %d were started, want one", pids)
+	}
+	i.drain(t)
+	compareExact(t, in.topic, out)
+}

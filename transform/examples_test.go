@@ -32,7 +32,11 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(name+" over HTTP", func(t *testing.T) {
 			t.Parallel()
-			checkExample(t, connect(t, startExample(t, test.http...), transform.HTTPOptions{}), test.receipt)
+			client := connect(t, startExample(t, test.http...), transform.HTTPOptions{})
+			checkExample(t, client, test.receipt)
+			if name == "node" {
+				checkBatch(t, client)
+			}
 		})
 		t.Run(name+" over lines", func(t *testing.T) {
 			t.Parallel()
@@ -42,6 +46,9 @@ func TestExamples(t *testing.T) {
 			}
 			p, _ := pool(t, "", transform.ExecOptions{Command: append([]string{program}, test.exec[1:]...), Timeout: time.Minute})
 			checkExample(t, p, test.receipt)
+			if name == "node" {
+				checkBatch(t, p)
+			}
 		})
 	}
 }
@@ -134,4 +141,11 @@ func checkExample(t *testing.T, worker processor.Transform, receipt string) {
 	if len(first) != 1 || !slices.Equal(show(first), show(again)) {
 		t.Errorf("got %q, %q for the same record again", show(first), show(again))
 	}
+}
+
+// checkBatch has the same function of the Node package answer a batch.
+func checkBatch(t *testing.T, worker processor.BatchTransform) {
+	t.Helper()
+	results := processor.CallBatch(t.Context(), worker, batch(`[{"id":1},{"id":2}]`, `[]`, `"x"`, `{"account":"busy"}`, `["\u0000\u2028"]`))
+	wants(t, results, `"{\"id\":1}" + "{\"id\":2}"`, ``, `reject: … "the value is no JSON object or array"`, `retry: … "the bank is busy"`, `"\"\\u0000\u2028\""`)
 }
