@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 // A job is what one process measures: how long it takes to bring the records of
 // one topic into another.
 type job struct {
-	Bare    bool // a plain consume-produce loop instead of a pipeline
+	By      string // byBare and so on; empty is Seriatim
 	Workers int
 	Window  int
 	// Latency and Sigma describe the log-normal time of the transform; without a
@@ -91,10 +93,13 @@ func (j job) run(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	start := time.Now()
-	if j.Bare {
-		err = j.bare(ctx)
-	} else {
+	switch j.By {
+	case "":
 		err = j.pipeline(ctx)
+	case byBare:
+		err = j.bare(ctx)
+	default:
+		err = j.byHand(ctx)
 	}
 	r := result{Records: j.Records, Took: time.Since(start), CPU: cpuTime()}
 	return r, errors.Join(err, stopProfile())
@@ -220,10 +225,7 @@ func (j job) profile() (stop func() error, err error) {
 	if err := os.MkdirAll(j.Profile, 0o755); err != nil {
 		return nil, err
 	}
-	kind := "pipeline"
-	if j.Bare {
-		kind = "bare"
-	}
+	kind := cmp.Or(strings.ReplaceAll(j.By, " ", "-"), "pipeline")
 	name := filepath.Join(j.Profile, fmt.Sprintf("%s-%d", kind, os.Getpid()))
 	cpu, err := os.Create(name + ".cpu.prof")
 	if err != nil {
