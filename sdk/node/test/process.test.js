@@ -4,7 +4,6 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, request } from 'node:http';
-import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -12,13 +11,23 @@ import { post } from './post.js';
 
 const file = fileURLToPath(new URL('worker.js', import.meta.url));
 
+// linesOf ends lines at line feeds alone, which node:readline does not.
+async function* linesOf(stream) {
+  let rest = '';
+  for await (const text of stream.setEncoding('utf8')) {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    yield* lines;
+  }
+}
+
 // launch starts a worker. text() is what it has written to standard error.
 function launch(t, how) {
   const child = spawn(process.execPath, [file, how], { env: {}, stdio: ['pipe', 'pipe', 'pipe'] });
   t.after(() => child.kill('SIGKILL'));
   let errors = '';
   child.stderr.setEncoding('utf8').on('data', (data) => { errors += data; });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const lines = linesOf(child.stdout);
   return { child, next: async () => (await lines.next()).value, ended: once(child, 'close'), text: () => errors };
 }
 
