@@ -40,11 +40,14 @@ export interface Context {
   signal: AbortSignal;
   /**
    * Asks for more time, counted from now: ms milliseconds, or the time of an attempt
-   * again. Resolves to false if it was not taken: the attempt is over, or `callbacks`
+   * again; ten times that in all at most. In a batch it is for all of it. Resolves to false if it was not taken: the attempt is over, or `callbacks`
    * are not configured. Never rejects for that.
    */
   extend(ms?: number): Promise<boolean>;
-  /** Leaves a note for the next attempt, of 1 KiB at most. Resolves as extend does. */
+  /**
+   * Leaves a note for the next attempt, of 1 KiB at most. Resolves as extend does, and to
+   * false in a batch: a note is for one record.
+   */
   note(text: string): Promise<boolean>;
 }
 

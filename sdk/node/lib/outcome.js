@@ -57,6 +57,17 @@ export function contextOf(line, signal, calls) {
 
 const MAX_NOTE = 1024;
 
+/** inBatch are the calls of a record that came with others: a note would be one of all of them. */
+export function inBatch(calls) {
+  return {
+    ...calls,
+    note: async (text) => {
+      noteOf(text);
+      return false;
+    },
+  };
+}
+
 /** noteOf checks a note. */
 export function noteOf(text) {
   if (typeof text !== 'string' || Buffer.byteLength(text) > MAX_NOTE) throw new TypeError(`a note must be a string of ${MAX_NOTE} bytes at most`);

@@ -2,7 +2,7 @@
 
 import { createServer } from 'node:http';
 
-import { answerOf, contextOf, noteOf, outputJSON, reasonOf, recordOf, Reject, Retry } from './outcome.js';
+import { answerOf, contextOf, inBatch, noteOf, outputJSON, reasonOf, recordOf, Reject, Retry } from './outcome.js';
 import { runner } from './run.js';
 import { endSoon } from './stop.js';
 
@@ -65,7 +65,7 @@ async function replyTo(req, run, signal) {
   try {
     const body = await bodyOf(req);
     const calls = callsOf(req.headers['seriatim-attempt-url']);
-    if ('seriatim-batch' in req.headers) return await batchReply(body, run, signal, calls);
+    if ('seriatim-batch' in req.headers) return await batchReply(body, run, signal, inBatch(calls));
     return reply(await run(recordFrom(req, body), contextFrom(req, signal, calls)));
   } catch (error) { // it is no request of Seriatim
     return failure(400, error);

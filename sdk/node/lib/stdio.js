@@ -1,6 +1,6 @@
 // Workers that Seriatim starts itself: lines of JSON over standard input and output.
 
-import { answerOf, contextOf, noteOf, recordOf } from './outcome.js';
+import { answerOf, contextOf, inBatch, noteOf, recordOf } from './outcome.js';
 import { runner } from './run.js';
 import { endSoon } from './stop.js';
 
@@ -46,12 +46,12 @@ async function answer(line, run, send) {
       return true;
     },
   };
-  const one = async (record) => answerOf(await run(recordOf(record), contextOf(record, signal, calls)));
+  const one = async (record, calls) => answerOf(await run(recordOf(record), contextOf(record, signal, calls)));
   if (line.batch) {
-    const answers = line.batch.map(async (record) => ({ id: record.id, ...await one(record) }));
+    const answers = line.batch.map(async (record) => ({ id: record.id, ...await one(record, inBatch(calls)) }));
     send({ id, answers: await Promise.all(answers) });
   } else {
-    send({ id, ...await one(line) });
+    send({ id, ...await one(line, calls) });
   }
   clear();
 }

@@ -203,7 +203,8 @@ test('a note that is too long fails the record', async (t) => {
 
 test('each record of a batch has its own answer', async (t) => {
   const seen = [];
-  const url = await start(t, async (record, { attempt, deadline, lastNote }) => {
+  const url = await start(t, async (record, { attempt, deadline, lastNote, note }) => {
+    assert.equal(await note('of one record'), false, 'it would be of all');
     seen.push([record.offset, record.idempotencyKey, attempt, deadline, lastNote]);
     if (record.value === null) return null;
     if (String(record.key) === 'reject') throw new Reject('no');
@@ -217,7 +218,10 @@ test('each record of a batch has its own answer', async (t) => {
     { id: 4, offset: 9, key: 'retry', value: '', headers: {}, attempt: 1, deadline_ms: 9, idempotency_key: 'p/t/0/9' },
   ];
   const body = lines.map((line) => `${JSON.stringify(line)}\n`).join('');
-  const reply = await post(url, { 'Content-Type': 'application/x-ndjson', 'Seriatim-Batch': '4' }, body);
+  const noted = createServer(() => assert.fail('something was noted')).listen(0, '127.0.0.1');
+  await once(noted, 'listening');
+  t.after(() => noted.close());
+  const reply = await post(url, { 'Seriatim-Attempt-Url': `http://127.0.0.1:${noted.address().port}/`, 'Content-Type': 'application/x-ndjson', 'Seriatim-Batch': '4' }, body);
   assert.equal(reply.status, 200);
   assert.equal(reply.headers['content-type'], 'application/x-ndjson');
   assert.deepEqual(reply.body.trim().split('\n').map((line) => JSON.parse(line)), [
