@@ -16,6 +16,7 @@ func (l *loader) check() {
 		l.checkPipeline(&l.config.Pipelines[i], l.origins[i])
 	}
 	l.checkNames()
+	l.checkListeners()
 	l.checkTopics()
 }
 
@@ -117,11 +118,13 @@ func sameListener(a, b string) bool {
 	if errA != nil || errB != nil || portA != portB || portA == "0" {
 		return false
 	}
-	wild := func(host string) bool {
-		ip, err := netip.ParseAddr(host)
-		return host == "" || err == nil && ip.IsUnspecified()
-	}
-	return wild(hostA) || wild(hostB) || strings.EqualFold(hostA, hostB) || isLoopback(a) && isLoopback(b)
+	return isWild(hostA) || isWild(hostB) || strings.EqualFold(hostA, hostB) || isLoopback(a) && isLoopback(b)
+}
+
+// isWild reports whether a host to listen on is every interface.
+func isWild(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
 }
 
 // checkPipeline checks one pipeline on its own, topics left out.
@@ -130,6 +133,7 @@ func (l *loader) checkPipeline(p *Pipeline, at place) {
 		l.problem(session, nil, "the broker alone sets it with group_protocol consumer (group.consumer.session.timeout.ms); remove it")
 	}
 	l.checkDeadLetter(p, at)
+	l.checkCallbacks(p, at.key("callbacks"))
 	if p.Transform.HTTP != nil {
 		l.checkHTTP(p.Transform.HTTP, at.key("transform.http"))
 	}

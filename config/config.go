@@ -85,6 +85,7 @@ type Pipeline struct {
 	AllowOldBrokers     bool          `key:"allow_old_brokers"`
 	Commit              Commit        `key:"commit"`
 	DrainTimeout        time.Duration `key:"drain_timeout"`
+	Callbacks           Callbacks     `key:"callbacks"`
 }
 
 // Input says what a pipeline reads: exactly one of Topics and TopicsRegex is
@@ -228,6 +229,13 @@ type Output struct {
 	Topic      string `key:"topic"`
 	Partition  string `key:"partition"` // source or key
 	Provenance bool   `key:"provenance"`
+}
+
+// Callbacks say where workers report about attempts that run: Listen is host:port or
+// [None]; URL is how they reach it, http:// and Listen if empty.
+type Callbacks struct {
+	Listen string `key:"listen"`
+	URL    string `key:"url"`
 }
 
 // Commit says when offsets are committed.

@@ -88,7 +88,8 @@ var (
 	tokenForm    = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110
 	userForm     = regexp.MustCompile(`^[^:]+$`)                       // RFC 7617
 	// Without user and password: what is printed and logged would show them.
-	urlForm = regexp.MustCompile(`^https?://[^\s/?#@]+([/?#][!-~]*)?$`)
+	callbackForm = regexp.MustCompile(`^(https?://[^\s/?#@]+(/[A-Za-z0-9._~/-]*)?)?$`)
+	urlForm      = regexp.MustCompile(`^https?://[^\s/?#@]+([/?#][!-~]*)?$`)
 )
 
 // root describes a whole file.
@@ -230,5 +231,8 @@ var pipelineFields = []*field{
 	}},
 	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
 	{key: "state", kind: object, unbuilt: true, doc: "State kept between records."},
-	{key: "callbacks", kind: object, unbuilt: true, doc: "Results that workers send later."},
+	{key: "callbacks", kind: object, doc: "Where workers of `transform.http` may ask for more time and leave notes while they work: see [workers.md](workers.md#while-it-works).", fields: []*field{
+		{key: "listen", kind: text, def: "none", form: listenForm, formDoc: "host:port, or none", doc: "Address of a listener of its own that serves the addresses of attempts and nothing else, of any interface. Each has a token that nobody can guess; there is no other authentication, and no TLS. `none`: workers get no such address."},
+		{key: "url", kind: text, form: callbackForm, formDoc: "an http:// or https:// address without user and query", doc: "How workers reach the listener, if not by `http://` and `listen`. A proxy in between must take the path of this URL away."},
+	}},
 }

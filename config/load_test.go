@@ -66,6 +66,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Output:   Output{Topic: "{topic}.out", Partition: "key"},
 			Delivery: "exactly_once", AllowOldBrokers: true,
 			Commit: Commit{Interval: time.Second, Records: 500, Transaction: 250 * time.Millisecond}, DrainTimeout: 30 * time.Second,
+			Callbacks: Callbacks{Listen: ":9100", URL: "https://seriatim.example/orders/"},
 		}, {
 			Name: "tunnel",
 			Input: Input{
@@ -82,6 +83,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Output:      Output{Topic: "tunnel.out", Partition: "source", Provenance: true},
 			Delivery:    "at_least_once",
 			Commit:      Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}, DrainTimeout: 10 * time.Second,
+			Callbacks: Callbacks{Listen: None},
 		}, {
 			Name: "noise",
 			Input: Input{
@@ -97,6 +99,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Output:      Output{Topic: "quiet.{2}.{1}", Partition: "source", Provenance: true},
 			Delivery:    "at_least_once",
 			Commit:      Commit{Interval: 5 * time.Second, Records: 10000, Transaction: 100 * time.Millisecond}, DrainTimeout: 10 * time.Second,
+			Callbacks: Callbacks{Listen: None},
 		}},
 	}
 	items := want.Pipelines[1]

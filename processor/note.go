@@ -41,15 +41,13 @@ type source struct {
 // SetNote notes how far the attempt has come, such as "salary service called": the next
 // attempt at the record is given it as [Input.Note], should there be one. A later note takes
 // the place of an earlier one; an empty one removes it. No more than [MaxNote] bytes are
-// kept. It is safe for use by many goroutines, and does nothing once the attempt is over.
+// kept, and only those that are UTF-8. It is safe for use by many goroutines, and does nothing once the attempt is over.
 func (in Input) SetNote(text string) {
 	if in.source.notes == nil {
 		return
 	}
-	if len(text) > MaxNote {
-		text = strings.ToValidUTF8(text[:MaxNote], "")
-	}
-	in.source.notes.add(noted{in.source.place, strings.Clone(text)})
+	text = strings.Clone(strings.ToValidUTF8(text[:min(len(text), MaxNote)], ""))
+	in.source.notes.add(noted{in.source.place, text})
 }
 
 // add takes the place of what is there of the same attempt, so that there are never more

@@ -25,15 +25,25 @@ const batchHeader = "Seriatim-Batch"
 
 // TransformBatch makes one attempt at each of the records, all in one request.
 func (c *Client) TransformBatch(ctx context.Context, items []processor.Item) error {
-	return c.call(ctx, items[0].Input, func(ctx context.Context, e *endpoint, authorization string) error {
-		deadline, _ := ctx.Deadline()
-		body := appendItems(nil, items, deadline)
-		req := e.request(ctx, batchRequestHeader(ctx, items, c.headers, authorization), body)
+	return c.call(ctx, items[0].Input, func(ctx context.Context, e *endpoint, term *term, authorization string) error {
+		address, end := c.callbacks.begin(term, inputs(items)...)
+		defer end()
+		body := appendItems(nil, items, term.end())
+		req := e.request(ctx, batchRequestHeader(items, c.headers, term, address, authorization), body)
 		return c.ask(ctx, e, req, func(resp *http.Response) error { return e.batchReply(resp, items) })
 	})
 }
 
-func batchRequestHeader(ctx context.Context, items []processor.Item, others []header, authorization string) http.Header {
+// inputs are the records of a batch.
+func inputs(items []processor.Item) []processor.Input {
+	ins := make([]processor.Input, len(items))
+	for i := range items {
+		ins[i] = items[i].Input
+	}
+	return ins
+}
+
+func batchRequestHeader(items []processor.Item, others []header, term *term, address, authorization string) http.Header {
 	var names [16]string
 	var ends [16]int
 	f := fields{names: names[:0], ends: ends[:0], text: make([]byte, 0, 512)}
@@ -47,7 +57,7 @@ func batchRequestHeader(ctx context.Context, items []processor.Item, others []he
 	}
 	f.add("Content-Type", linesType)
 	f.number(batchHeader, int64(len(items)))
-	f.source(ctx, items[0].Input)
+	f.source(items[0].Input, term, address)
 	return f.header()
 }
 
@@ -146,7 +156,12 @@ func (fail failer) answers(answers []json.RawMessage, items []processor.Item) er
 
 // TransformBatch makes one attempt at each of the records, all of them at one process.
 func (p *Pool) TransformBatch(ctx context.Context, items []processor.Item) error {
-	return p.ask(ctx, items[0].Input, func(id uint64, deadline time.Time) []byte {
+	note := func(text string) {
+		for i := range items {
+			items[i].SetNote(text)
+		}
+	}
+	return p.ask(ctx, items[0].Input, note, func(id uint64, deadline time.Time) []byte {
 		return appendBatch(id, items, deadline)
 	}, func(line []byte) error {
 		return failer(p.fail).judged(p.readBatch(line, items))

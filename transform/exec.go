@@ -65,6 +65,7 @@ type Pool struct {
 	unready error         // why the last one did not get ready; nil when one has since
 	changed chan struct{} // closed when an attempt that waits should look again
 	waiting int           // such attempts
+	ignored int           // reports about records that a process did not have
 
 	// Since a record was answered last:
 	crashes int
@@ -145,7 +146,7 @@ func (p *Pool) Close() {
 
 // Transform makes one attempt.
 func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-	return p.ask(ctx, in, func(id uint64, deadline time.Time) []byte {
+	return p.ask(ctx, in, in.SetNote, func(id uint64, deadline time.Time) []byte {
 		return appendRequest(make([]byte, 0, 512+len(in.Value)), id, in, deadline)
 	}, func(line []byte) error {
 		if len(line) > maxLine {
@@ -157,19 +158,18 @@ func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor
 
 // ask has one process asked, with a line, and the line that is the answer read. in is the
 // record, or the first of a batch.
-func (p *Pool) ask(ctx context.Context, in processor.Input, write func(id uint64, deadline time.Time) []byte, read func(line []byte) error) error {
+func (p *Pool) ask(ctx context.Context, in processor.Input, note func(string), write func(id uint64, deadline time.Time) []byte, read func(line []byte) error) error {
 	p.start.Do(func() {
 		for range p.opts.Processes {
 			p.keepers.Go(p.keep)
 		}
 	})
-	w, c, err := p.acquire(ctx, in)
+	w, c, err := p.acquire(ctx, in, note)
 	if err != nil {
 		return err
 	}
-	timer := time.NewTimer(p.opts.Timeout)
-	defer timer.Stop()
-	line := write(c.id, time.Now().Add(p.opts.Timeout))
+	defer c.term.stop()
+	line := write(c.id, c.term.end())
 	lines := w.lines
 	for {
 		select {
@@ -180,9 +180,9 @@ func (p *Pool) ask(ctx context.Context, in processor.Input, write func(id uint64
 				return a.err
 			}
 			return read(a.line)
-		case <-timer.C:
+		case <-c.late:
 			p.abandon(w, c, true)
-			return p.fail(processor.Retry, "no answer within %v (transform.exec.timeout)", p.opts.Timeout)
+			return p.fail(processor.Retry, "%w", &timeoutError{"no answer", "transform.exec.timeout", p.opts.Timeout, time.Since(c.began)})
 		case <-ctx.Done():
 			p.abandon(w, c, false)
 			return context.Cause(ctx)
@@ -201,6 +201,9 @@ type call struct {
 	id        uint64
 	record    victim
 	began     time.Time
+	term      *term
+	late      chan struct{} // closed at the end of the term
+	note      func(string)  // takes the worker's notes
 	answer    chan response // has room for one
 	abandoned bool          // nobody waits for the answer
 }
@@ -224,7 +227,7 @@ func (p *Pool) leastLoaded(but *process) (least *process) {
 // acquire takes a place at the process with the fewest records. It waits until
 // there is one, but not while no process gets ready. A second attempt that runs
 // beside the first goes to another process if there is one with a place.
-func (p *Pool) acquire(ctx context.Context, in processor.Input) (*process, *call, error) {
+func (p *Pool) acquire(ctx context.Context, in processor.Input, note func(string)) (*process, *call, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var has *process // the record now, of which this is a second attempt
@@ -243,7 +246,7 @@ func (p *Pool) acquire(ctx context.Context, in processor.Input) (*process, *call
 			if in.Asked != nil {
 				in.Asked.Store(w)
 			}
-			return w, w.call(victim{in.Topic, in.Partition, in.Offset}), nil
+			return w, w.call(victim{in.Topic, in.Partition, in.Offset}, note), nil
 		case p.unready != nil && len(p.ready) == 0:
 			f := p.fail(processor.Deployment, "does not get ready: %w", p.unready)
 			f.Unsent = true
@@ -281,8 +284,7 @@ func (p *Pool) abandon(w *process, c *call, timedOut bool) {
 	c.abandoned = true
 	if !timedOut {
 		// The worker may take its time: nobody told it.
-		left := max(0, p.opts.Timeout-time.Since(c.began))
-		time.AfterFunc(left, func() {
+		time.AfterFunc(time.Until(c.term.end()), func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.overdue(w, c)
@@ -299,7 +301,7 @@ func (p *Pool) overdue(w *process, c *call) {
 		return // meanwhile it has
 	}
 	w.overdue++
-	if silent := w.heard.Before(c.began); silent || 2*w.overdue >= p.opts.InFlight {
+	if silent := w.heard.Before(c.began) && w.alive.Before(c.began); silent || 2*w.overdue >= p.opts.InFlight {
 		w.retiring = true
 		p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
 	}
@@ -326,6 +328,11 @@ func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
 	if !ok {
 		return errors.New(`a line of its output is no answer: it must be a JSON object with an "id"; what is not for Seriatim belongs on stderr`)
 	}
+	r, broken := reportOf(line)
+	if r != nil {
+		p.reported(w, id, r)
+		return nil
+	}
 	p.mu.Lock()
 	c := w.calls[id]
 	if c == nil {
@@ -348,6 +355,8 @@ func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
 	switch {
 	case late:
 		p.log.Debug("an answer that came too late is dropped", "pid", w.pid, "id", id)
+	case broken != nil:
+		c.answer <- response{err: failer(p.fail).judged(broken)}
 	case tooLong:
 		c.answer <- response{err: p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxReply)}
 	default:

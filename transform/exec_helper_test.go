@@ -186,6 +186,23 @@ func (w *worker) treat(r request) {
 				forever()
 			}
 		}
+	case "extend": // so many times, and then answer, or not
+		n, then, _ := strings.Cut(arg, " ")
+		times, err := strconv.Atoi(n)
+		if err != nil {
+			panic(err)
+		}
+		for range times {
+			<-time.After(200 * time.Millisecond)
+			w.say(`{"id":%d,"extend":400}`+"\n", r.ID)
+		}
+		if then == "" {
+			w.echo(r, "extended")
+		}
+	case "foreign": // about the next record, and one that is answered
+		w.say(`{"id":%d,"extend":60000}`+"\n"+`{"note":"not mine","id":%d}`+"\n", r.ID+1, r.ID+1)
+		w.echo(r, "foreign")
+		w.say(`{"id":%d,"extend":60000}`+"\n", r.ID)
 	case "wait": // for the last
 		w.mu.Lock()
 		w.waiting = append(w.waiting, r)

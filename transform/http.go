@@ -53,6 +53,7 @@ type Client struct {
 	headers     []header // of every request, beside those of the record
 	credentials *credentials
 	pace        *rate.Limiter
+	callbacks   *Callbacks // nil: none
 }
 
 // Close closes the connections that wait for the next attempt. Call it when no
@@ -71,8 +72,10 @@ func redirect(req *http.Request, via []*http.Request) error {
 
 // Transform makes one attempt.
 func (c *Client) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-	return c.call(ctx, in, func(ctx context.Context, e *endpoint, authorization string) error {
-		req := e.request(ctx, requestHeader(ctx, in, c.headers, authorization), in.Value)
+	return c.call(ctx, in, func(ctx context.Context, e *endpoint, term *term, authorization string) error {
+		address, end := c.callbacks.begin(term, in)
+		defer end()
+		req := e.request(ctx, requestHeader(in, c.headers, term, address, authorization), in.Value)
 		return c.ask(ctx, e, req, func(resp *http.Response) error { return e.reply(resp, in, out) })
 	})
 }
@@ -80,7 +83,7 @@ func (c *Client) Transform(ctx context.Context, in processor.Input, out *process
 // call has one endpoint asked. While the deployment behind it is wrong it goes on to the
 // next, as long as half of the time is left: nobody has done anything with the record
 // yet. in is the record, or the first of a batch.
-func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx context.Context, e *endpoint, authorization string) error) error {
+func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx context.Context, e *endpoint, term *term, authorization string) error) error {
 	if err := c.wait(parent); err != nil {
 		return err
 	}
@@ -102,11 +105,15 @@ func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx c
 		in.Asked.Store(at.endpoint)
 	}
 	began := time.Now() // waiting for room takes nothing from the time
-	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, errTimeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	term := newTerm(c.timeout, func() {
+		cancel(&timeoutError{"no complete reply", "transform.http.timeout", c.timeout, time.Since(began)})
+	})
+	defer term.stop()
 	unsent := true
 	for {
-		err = ask(ctx, at.endpoint, authorization)
+		err = ask(ctx, at.endpoint, term, authorization)
 		c.endpoints.give(at, err)
 		var f *processor.Failure
 		if !errors.As(err, &f) || f.Kind != processor.Deployment {
@@ -128,7 +135,19 @@ func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx c
 	}
 }
 
-var errTimeout = errors.New("transform.http.timeout")
+// A timeoutError is the end of the time for an attempt.
+type timeoutError struct {
+	what, setting string
+	usual, took   time.Duration
+}
+
+func (e *timeoutError) Error() string {
+	text := fmt.Sprintf("%s within %v (%s)", e.what, e.usual, e.setting)
+	if extended := e.took.Round(time.Second); extended > e.usual {
+		text += fmt.Sprintf(", nor within the %v that the worker asked for", extended)
+	}
+	return text
+}
 
 // wait waits for the turn of one request. The error is never nil before that,
 // which would filter the record.
@@ -166,11 +185,12 @@ func (c *Client) ask(ctx context.Context, e *endpoint, req *http.Request, read f
 	if err == nil || errors.As(err, &failure) {
 		return err
 	}
+	var late *timeoutError
 	switch cause := context.Cause(ctx); {
 	case cause == nil:
 		return e.broken(err)
-	case errors.Is(cause, errTimeout):
-		return e.fail(processor.Retry, "no complete reply within %v (transform.http.timeout)", c.timeout)
+	case errors.As(cause, &late):
+		return e.fail(processor.Retry, "%w", late)
 	default:
 		return cause
 	}
@@ -227,7 +247,7 @@ func (e *endpoint) request(ctx context.Context, header http.Header, body []byte)
 	return req.WithContext(ctx)
 }
 
-func requestHeader(ctx context.Context, in processor.Input, others []header, authorization string) http.Header {
+func requestHeader(in processor.Input, others []header, term *term, address, authorization string) http.Header {
 	var names [32]string
 	var ends [32]int
 	f := fields{names: names[:0], ends: ends[:0], text: make([]byte, 0, 512)}
@@ -243,10 +263,14 @@ func requestHeader(ctx context.Context, in processor.Input, others []header, aut
 	// worker would kill one behind each idle connection, all in one attempt.
 	key := in.IdempotencyKey()
 	f.add("idempotency-key", `"`+key+`"`)
-	f.source(ctx, in)
+	f.source(in, term, address)
 	f.number("Seriatim-Offset", in.Offset)
 	f.number("Seriatim-Timestamp", in.Timestamp.UnixMilli())
 	f.number("Seriatim-Attempt", int64(in.Attempt))
+	if in.Note != "" {
+		f.text = appendValue(f.text, []byte(in.Note))
+		f.end(noteHeader)
+	}
 	f.text = appendTrace(f.text, in, key)
 	f.end("Traceparent")
 	if in.Key != nil {
@@ -269,13 +293,14 @@ func requestHeader(ctx context.Context, in processor.Input, others []header, aut
 }
 
 // source adds what all records of a batch have in common.
-func (f *fields) source(ctx context.Context, in processor.Input) {
+func (f *fields) source(in processor.Input, term *term, address string) {
 	f.add("Seriatim-Pipeline", in.Pipeline)
 	f.text = appendValue(f.text, []byte(in.Topic))
 	f.end("Seriatim-Topic")
 	f.number("Seriatim-Partition", int64(in.Partition))
-	if deadline, ok := ctx.Deadline(); ok {
-		f.number("Seriatim-Deadline-Ms", deadline.UnixMilli())
+	f.number("Seriatim-Deadline-Ms", term.end().UnixMilli())
+	if address != "" {
+		f.add(attemptURLHeader, address)
 	}
 }
 

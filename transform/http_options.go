@@ -54,6 +54,8 @@ type HTTPOptions struct {
 	ProxyFromEnvironment bool
 	// AllowLinkLocal lets a worker have a link-local or cloud metadata address.
 	AllowLinkLocal bool
+	// Callbacks take what workers say while they work; nil if they cannot.
+	Callbacks *Callbacks
 	// Logger is told of addresses that are ejected and that are back; nobody is if
 	// nil.
 	Logger *slog.Logger
@@ -94,7 +96,7 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{timeout: opts.Timeout, pace: rate.NewLimiter(rate.Inf, 1)}
+	c := &Client{timeout: opts.Timeout, pace: rate.NewLimiter(rate.Inf, 1), callbacks: opts.Callbacks}
 	urls, errURLs := workerURLs(opts.URLs)
 	var errHeaders, errCredentials error
 	c.headers, errHeaders = staticHeaders(opts)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,8 +27,8 @@ func TestRate(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.http.Transport = answerer(func(r *http.Request) (*http.Response, error) {
-			if deadline, _ := r.Context().Deadline(); time.Until(deadline) != time.Second {
-				t.Errorf("%v are left for an attempt that had to wait, want all of it", time.Until(deadline))
+			if left := r.Header.Get("Seriatim-Deadline-Ms"); left != strconv.FormatInt(time.Now().Add(time.Second).UnixMilli(), 10) {
+				t.Errorf("the deadline of an attempt that had to wait is %s, at %d: want all of its time", left, time.Now().UnixMilli())
 			}
 			return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody}, nil
 		})

@@ -30,6 +30,9 @@ func appendRequest(dst []byte, id uint64, in processor.Input, deadline time.Time
 	dst = strconv.AppendInt(append(dst, `,"attempt":`...), int64(in.Attempt), 10)
 	dst = strconv.AppendInt(append(dst, `,"deadline_ms":`...), deadline.UnixMilli(), 10)
 	dst = appendText(append(dst, `,"idempotency_key":`...), []byte(key))
+	if in.Note != "" {
+		dst = appendText(append(dst, `,"note":`...), []byte(in.Note))
+	}
 	dst = appendTrace(append(dst, `,"traceparent":"`...), in, key)
 	return append(dst, "\"}\n"...)
 }

@@ -57,6 +57,7 @@ type process struct {
 	issued   uint64    // the last id
 	began    time.Time // when it was ready
 	heard    time.Time // of the last answer
+	alive    time.Time // of the last report
 	overdue  int       // records that it has not answered in time
 	retiring bool
 
@@ -120,9 +121,10 @@ func environment(names []string) []string {
 }
 
 // call gives the process a record. The pool's mutex is held.
-func (w *process) call(record victim) *call {
+func (w *process) call(record victim, note func(string)) *call {
 	w.issued++
-	c := &call{id: w.issued, record: record, began: time.Now(), answer: make(chan response, 1)}
+	c := &call{id: w.issued, record: record, began: time.Now(), note: note, late: make(chan struct{}), answer: make(chan response, 1)}
+	c.term = newTerm(w.pool.opts.Timeout, func() { close(c.late) })
 	w.calls[c.id] = c
 	return c
 }

@@ -166,11 +166,11 @@ func FuzzReply(f *testing.F) {
 
 func BenchmarkRequestHeader(b *testing.B) {
 	b.ReportAllocs()
-	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
-	defer cancel()
+	term := newTerm(time.Hour, func() {})
+	defer term.stop()
 	in := processor.Input{Record: &kgo.Record{Topic: "orders.in", Key: []byte("key"), Value: []byte("v"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}}}, Pipeline: "orders", Attempt: 1}
 	others := []header{{"Content-Type", "application/octet-stream"}, {"User-Agent", "seriatim"}}
 	for b.Loop() {
-		_ = requestHeader(ctx, in, others, "")
+		_ = requestHeader(in, others, term, "", "")
 	}
 }

@@ -64,7 +64,7 @@ func TestCommands(t *testing.T) {
 		{args: "validate DIR/good.yaml", code: exitUsage, stderr: `^seriatim: unknown command` + `.*` + usage},
 		{args: "validate -c DIR/good.yaml --online", code: exitUsage, stderr: `^seriatim: unknown flag: --online` + usage},
 
-		{args: "config print -c DIR/good.yaml", stdout: `(?s)^kafka:\n  brokers:\n.*\n    password: <redacted>\n.*\n    workers: 64\n.*\n    drain_timeout: 10s\n$`},
+		{args: "config print -c DIR/good.yaml", stdout: `(?s)^kafka:\n  brokers:\n.*\n    password: <redacted>\n.*\n    workers: 64\n.*\n    drain_timeout: 10s\n.*\n$`},
 		{args: "config print -c DIR/bad.yaml", code: exitConfig, stderr: problems},
 		{args: "config print", code: exitUsage, stderr: `^seriatim: required flag\(s\) "config" not set` + usage},
 		{args: "config", stdout: `(?s)^Look at the configuration\n.*print`},

@@ -100,8 +100,8 @@ func simulateOptions(c config.Simulate) transform.SimulateOptions {
 	return transform.SimulateOptions(c)
 }
 
-// httpOptions has a connection for each worker. It leaves out the logger, which
-// is no setting.
+// httpOptions has a connection for each worker. It leaves out the logger and the
+// callbacks, which are no settings of this section.
 func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
 	headers := make(map[string]string, len(c.Headers))
 	for name, value := range c.Headers {
@@ -132,11 +132,13 @@ func execOptions(c config.Exec) transform.ExecOptions {
 	return transform.ExecOptions{Command: c.Command, Processes: c.Processes, InFlight: c.InFlight, Timeout: c.Timeout, Memory: c.Memory, Env: c.Env}
 }
 
-// transformOf returns the transform that the settings choose.
-func transformOf(c config.Pipeline, log *slog.Logger) (processor.Transform, error) {
+// transformOf returns the transform that the settings choose. callbacks are nil if the
+// pipeline has none.
+func transformOf(c config.Pipeline, callbacks *transform.Callbacks, log *slog.Logger) (processor.Transform, error) {
 	switch t := c.Transform; {
 	case t.HTTP != nil:
 		opts := httpOptions(*t.HTTP, c.Workers)
+		opts.Callbacks = callbacks
 		opts.Logger = log
 		return transform.HTTP(opts)
 	case t.Exec != nil:

@@ -90,7 +90,7 @@ func TestEverySettingArrives(t *testing.T) {
 		zero    []string // those that are no settings of this section
 	}{
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
-		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Logger"}},
+		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Callbacks", "Logger"}},
 		"exec":     {execOptions(filled[config.Exec]()), []string{"Logger"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"seriatim/admin"
 	"seriatim/config"
 	"seriatim/processor"
+	"seriatim/transform"
 )
 
 // A process runs the pipelines of one configuration and serves their state.
@@ -33,6 +35,7 @@ type pipeline struct {
 
 type listener struct {
 	net.Listener
+	of      string // admin, or callbacks
 	handler http.Handler
 }
 
@@ -43,7 +46,8 @@ func newProcess(cfg config.Config, log *slog.Logger) (*process, error) {
 	metrics := admin.NewMetrics(version, revision)
 	p := &process{log: log}
 	if err := p.addPipelines(cfg, metrics); err != nil {
-		return nil, &exitError{exitConfig, err}
+		p.close()
+		return nil, err
 	}
 	p.admin = admin.New(admin.Options{Metrics: metrics, Pipelines: p.shown(), Logger: log})
 	if err := p.listen(cfg.Admin); err != nil {
@@ -59,30 +63,35 @@ func newProcess(cfg config.Config, log *slog.Logger) (*process, error) {
 	return p, nil
 }
 
+// addPipelines adds the pipelines, and listens where their workers call back.
 func (p *process) addPipelines(cfg config.Config, metrics *admin.Metrics) error {
 	brokers := kafkaOptions(cfg.Kafka)
 	brokers.Logger = p.log.With("component", "kafka")
 	brokers.Metrics = metrics.Registry
 	client, err := brokers.Client()
 	if err != nil {
-		return fmt.Errorf("kafka.%w", err)
+		return &exitError{exitConfig, fmt.Errorf("kafka.%w", err)}
 	}
 	for _, c := range cfg.Pipelines {
-		transform, err := transformOf(c, p.log.With("pipeline", c.Name))
+		callbacks, err := p.listenToWorkers(c)
 		if err != nil {
-			return fmt.Errorf("pipeline %s: transform: %w", c.Name, err)
+			return fmt.Errorf("pipeline %s: callbacks.%w", c.Name, err)
+		}
+		asked, err := transformOf(c, callbacks, p.log.With("pipeline", c.Name))
+		if err != nil {
+			return &exitError{exitConfig, fmt.Errorf("pipeline %s: transform: %w", c.Name, err)}
 		}
 		opts := processorOptions(c)
 		opts.Instance = cfg.Instance
 		opts.Client = client
 		opts.Logger = p.log
 		opts.Hooks = metrics.Hooks(c.Name)
-		built, err := processor.New(opts, transform)
+		built, err := processor.New(opts, asked)
 		if err != nil {
-			return fmt.Errorf("pipeline %s: %w", c.Name, err)
+			return &exitError{exitConfig, fmt.Errorf("pipeline %s: %w", c.Name, err)}
 		}
 		end := func() {}
-		if t, ok := transform.(interface{ Close() }); ok {
+		if t, ok := asked.(interface{ Close() }); ok {
 			end = t.Close
 		}
 		p.pipelines = append(p.pipelines, pipeline{c.Name, built, end})
@@ -115,21 +124,40 @@ func (p *process) listen(c config.Admin) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.setting, err) // which names the address
 		}
-		p.listeners = append(p.listeners, listener{opened, l.handler})
+		p.listeners = append(p.listeners, listener{opened, "admin", l.handler})
 	}
 	return nil
 }
 
+// listenToWorkers opens the listener of a pipeline's callbacks; nil if it has none.
+func (p *process) listenToWorkers(c config.Pipeline) (*transform.Callbacks, error) {
+	if c.Callbacks.Listen == config.None {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	opened, err := net.Listen("tcp", c.Callbacks.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	url := cmp.Or(c.Callbacks.URL, "http://"+opened.Addr().String())
+	callbacks, err := transform.NewCallbacks(url)
+	if err != nil {
+		_ = opened.Close()
+		return nil, &exitError{exitConfig, err}
+	}
+	p.listeners = append(p.listeners, listener{opened, "callbacks", callbacks.Handler()})
+	p.log.Info("workers may call back", "pipeline", c.Name, "listen", opened.Addr().String(), "url", url)
+	return callbacks, nil
+}
+
 // addresses names where the state is served.
 func (p *process) addresses() string {
-	if len(p.listeners) == 0 {
-		return config.None
+	var addresses []string
+	for _, l := range p.listeners {
+		if l.of == "admin" {
+			addresses = append(addresses, l.Addr().String())
+		}
 	}
-	addresses := make([]string, len(p.listeners))
-	for i, l := range p.listeners {
-		addresses[i] = l.Addr().String()
-	}
-	return strings.Join(addresses, ",")
+	return cmp.Or(strings.Join(addresses, ","), config.None)
 }
 
 // close closes the listeners of a process that does not run.
@@ -162,7 +190,7 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	for _, l := range p.listeners {
 		servers.Go(func() {
 			if err := p.admin.Serve(serving, l.Listener, l.handler); err != nil {
-				ended <- fmt.Errorf("admin: %w", err)
+				ended <- fmt.Errorf("%s: %w", l.of, err)
 			}
 		})
 	}

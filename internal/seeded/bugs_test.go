@@ -80,6 +80,8 @@ var bugs = []bug{
 	{"unknown-end-is-a-commit", "a transaction whose end failed counts as committed", broker, "TestExactlyOnceSurvivesFaults/end:_abortable"},
 	{"aborted-outputs-forgotten", "what an aborted transaction had is not emitted again", broker, "TestExactlyOnceSurvivesFaults/end:_abortable"},
 	{"committed-outputs-emitted-again", "what a transaction of unknown outcome has committed is emitted again", virtual, "TestLostAnswerToTheEnd"},
+	{"late-extend-accepted", "an attempt that is over gets more time", calls, "TestTerm"},
+	{"callback-outlives-its-attempt", "the address of an attempt is good when that is over", calls, "TestCallbacks"},
 	{"retry-budget-drops", "a retry that is beyond the budget is forgotten", virtual, "TestRetryBudget"},
 	{"transaction-of-a-lost-tenure", "a transaction commits for partitions that went to others", virtual, "TestTransactionOfALostTenureIsNotCommittedByTheNext"},
 }
