@@ -36,7 +36,21 @@ type instance struct {
 	starts  int
 	told    bool // to end
 	frozen  bool
+	still   stillness
 	scraped metrics // of the process that runs
+}
+
+// A stillness is a time in which an instance has not run but for moments: freezes follow
+// each other so closely that it wakes up with what it had before the first of them.
+type stillness struct{ since, until time.Time }
+
+// add adds a freeze and returns how long the instance has not run by now.
+func (s *stillness) add(from, until time.Time) time.Duration {
+	if from.Sub(s.until) > sessionTimeout {
+		s.since = from
+	}
+	s.until = until
+	return until.Sub(s.since)
 }
 
 // settings is a part of a configuration file.
@@ -100,7 +114,7 @@ func (i *instance) start() error {
 	cmd := exec.Command(i.run.bed.binary, "run", "-c", filepath.Join(i.run.dir, i.name+".yaml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	i.process, err = i.run.bed.leash.Start(cmd)
-	i.told = false
+	i.told, i.still = false, stillness{}
 	return err
 }
 
@@ -145,8 +159,8 @@ func (i *instance) alive() {
 
 func (i *instance) do(ctx context.Context, s Step) error {
 	busy := i.run.worker.Busy(i.name)
-	for deadline := time.Now().Add(time.Second); busy == 0 && s.Do == Kill && time.Now().Before(deadline) && wait(ctx, 10*time.Millisecond); {
-		busy = i.run.worker.Busy(i.name) // a kill is for an instance at work
+	for deadline := time.Now().Add(sessionTimeout); busy == 0 && s.Do == Kill && time.Now().Before(deadline) && wait(ctx, 10*time.Millisecond); {
+		busy = i.run.worker.Busy(i.name) // a kill is for an instance at work, which may have to join first
 	}
 	i.run.note("%v (%d calls under way)", s, busy)
 	switch s.Do {
@@ -163,11 +177,13 @@ func (i *instance) do(ctx context.Context, s Step) error {
 	case Stop:
 		i.stop()
 	case Freeze:
-		i.run.count(func(c *Counts) { c.Freezes++ })
+		from := time.Now()
 		i.frozen = true
 		err := i.process.Signal(syscall.SIGSTOP)
 		wait(ctx, s.Time)
 		i.frozen = false
+		still := i.still.add(from, time.Now())
+		i.run.count(func(c *Counts) { c.Freezes, c.Still = c.Freezes+1, max(c.Still, still) })
 		return errors.Join(err, i.process.Signal(syscall.SIGCONT))
 	default:
 		i.trouble(ctx, s)

@@ -39,6 +39,7 @@ type Counts struct {
 	// Standstill is the longest time in which a partition had lag and did not go on,
 	// Blocked the longest in which an open transaction held up readers.
 	Standstill, Blocked time.Duration
+	Still               time.Duration // the longest in which an instance did not run but for moments
 	// Of workers in processes of their own: what was killed and frozen in mid-record.
 	WorkerKills, WorkerFreezes int
 	Hangs, Late                int // calls that were not answered in time, and those of them that were answered at last
@@ -338,7 +339,7 @@ func (r *run) truth(ctx context.Context) error {
 		Topic: r.in, Group: r.group, Attempts: r.plan.Attempts,
 		Unclean:     r.counts.Kills + r.counts.Freezes + r.counts.Undrained + r.counts.Lost + r.counts.Cuts + r.counts.BrokerFaults + r.counts.Moves + r.counts.Refusals,
 		Zombies:     r.plan.mixes() || r.counts.Lost > 0,
-		Lateness:    30 * time.Second,
+		Lateness:    max(30*time.Second, r.counts.Still+15*time.Second),
 		LateCommits: r.plan.mixes(),
 	}, r.load.fates)
 	control := func(each func(*kgo.Record) error) func(*kgo.Record) error {
