@@ -22,7 +22,7 @@ var imports = map[string][]string{
 	"resequence": {"internal/seeded"},
 	"offsets":    {"internal/seeded"},
 	"config":     {"internal/contract", "internal/jq"},
-	"processor":  {"resequence", "offsets", "internal/seeded"},
+	"processor":  {"resequence", "offsets", "internal/journal", "internal/seeded"},
 	"transform":  {"processor", "internal/certs", "internal/contract", "internal/jq", "internal/seeded"},
 	"kafka":      {"processor", "internal/certs"},
 	"admin":      {"processor"},
@@ -35,6 +35,7 @@ var imports = map[string][]string{
 	"internal/explore":   {"resequence", "offsets"},
 	"internal/certs":     {},
 	"internal/contract":  {},
+	"internal/journal":   {"internal/seeded"},
 	"internal/jq":        {},
 	"internal/seeded":    {},
 	"internal/testcerts": {},
@@ -92,7 +93,7 @@ func TestRulesCatch(t *testing.T) {
 		"settings read outside cmd": {
 			"processor",
 			map[string]string{"a.go": "// Package processor is fine.\npackage processor\n\nimport _ \"seriatim/config\"\n"},
-			"processor/a.go: imports config; processor may import resequence, offsets, internal/seeded",
+			"processor/a.go: imports config; processor may import resequence, offsets, internal/journal, internal/seeded",
 		},
 		"a file that is built only with a tag": {
 			"config",
