@@ -63,6 +63,8 @@ func orders() processor.Status {
 		Hedges:   1, RetriesWaiting: 5, BreakerOpen: true,
 		Commits:      map[string]uint64{"ok": 7, "error": 0},
 		Transactions: map[string]uint64{"committed": 8, "aborted": 1},
+		StateWrites:  map[string]uint64{"attempts": 5},
+		StateIgnored: map[string]uint64{"torn": 1},
 		Rebalances:   2,
 		LimitedBy:    map[string]float64{"input": 0.25, "workers": 0.75},
 	}

@@ -115,6 +115,10 @@ func heldHeaders(headers []kgo.RecordHeader) []HeldHeader {
 	return list
 }
 
+// decideTimeout is how long a decision may take. With a state topic that is read to the
+// place where the decision stands.
+const decideTimeout = 8 * time.Second
+
 // maxDecision bounds a request: a value may be as large as a record.
 const maxDecision = 32 << 20
 
@@ -135,7 +139,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 		if p.Name != d.Pipeline {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), decideTimeout)
 		defer cancel()
 		decision := processor.Decision{
 			Topic: d.Topic, Partition: d.Partition, Offset: d.Offset, Verdict: verdict, Attempts: d.Attempts, Reason: d.Reason,
@@ -154,9 +158,9 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 		case err == nil:
 			s.answer(w, http.StatusOK, struct{}{})
 		case errors.Is(err, processor.ErrNotHeld):
-			s.problem(w, http.StatusConflict, fmt.Sprintf("%s/%d at offset %d is not held by this instance: somebody decided about it, or its partition is with another one", d.Topic, d.Partition, d.Offset))
+			s.problem(w, http.StatusConflict, fmt.Sprintf("%s/%d at offset %d is not held: somebody decided about it, or, without a state topic, its partition is with another instance", d.Topic, d.Partition, d.Offset))
 		case errors.Is(err, context.DeadlineExceeded):
-			s.problem(w, http.StatusGatewayTimeout, "the pipeline does not answer; look at /readyz?verbose")
+			s.problem(w, http.StatusGatewayTimeout, "it is not known what became of the decision: look at /api/v1/held and /readyz?verbose, and say it again")
 		default:
 			s.problem(w, http.StatusUnprocessableEntity, err.Error())
 		}

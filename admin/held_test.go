@@ -97,7 +97,7 @@ func TestDecisions(t *testing.T) {
 		"not JSON":         {body: `skip it`, code: 400, detail: "cannot be read"},
 		"unknown pipeline": {body: `{"pipeline": "other", "decision": "skip"}`, code: 404, detail: `"other"`},
 		"not held":         {body: `{` + about + `, "decision": "skip"}`, err: processor.ErrNotHeld, code: 409, detail: "orders.in/3 at offset 41"},
-		"hangs":            {body: `{` + about + `, "decision": "skip"}`, err: context.DeadlineExceeded, code: 504, detail: "does not answer"},
+		"hangs":            {body: `{` + about + `, "decision": "skip"}`, err: context.DeadlineExceeded, code: 504, detail: "not known what became"},
 		"no topic":         {body: `{` + about + `, "decision": "dead_letter"}`, err: errors.New("there is no dead_letter.topic"), code: 422, detail: "dead_letter.topic"},
 	} {
 		t.Run(name, func(t *testing.T) {

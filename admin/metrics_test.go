@@ -94,6 +94,8 @@ seriatim_rebalances_total{pipeline="orders"} 2
 seriatim_retries_waiting{pipeline="orders"} 5
 seriatim_settled_total{partition="0",pipeline="orders",topic="orders.in"} 41
 seriatim_settled_total{partition="1",pipeline="orders",topic="orders.in"} 0
+seriatim_state_ignored_total{kind="torn",pipeline="orders"} 1
+seriatim_state_writes_total{kind="attempts",pipeline="orders"} 5
 seriatim_transactions_total{pipeline="orders",result="aborted"} 1
 seriatim_transactions_total{pipeline="orders",result="committed"} 8
 seriatim_up{pipeline="orders"} 1
@@ -160,6 +162,8 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_retries_waiting":            pipeline,
 		"seriatim_limited_by":                 {"pipeline", "reason"},
 		"seriatim_transactions_total":         {"pipeline", "result"},
+		"seriatim_state_writes_total":         {"kind", "pipeline"},
+		"seriatim_state_ignored_total":        {"kind", "pipeline"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},
 		"seriatim_gap_offsets_total":          {"kind", "partition", "pipeline", "topic"},
 	}

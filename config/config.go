@@ -85,6 +85,7 @@ type Pipeline struct {
 	AllowOldBrokers     bool          `key:"allow_old_brokers"`
 	Commit              Commit        `key:"commit"`
 	DrainTimeout        time.Duration `key:"drain_timeout"`
+	State               *State        `key:"state"` // nil: what is remembered of records is in memory
 	Callbacks           Callbacks     `key:"callbacks"`
 }
 
@@ -220,6 +221,11 @@ type DeadLetter struct {
 type Breaker struct {
 	Ratio float64       `key:"ratio"` // of the completed records, less than 1
 	Over  time.Duration `key:"over"`
+}
+
+// State says where what is remembered of records outlives a crash and a rebalance.
+type State struct {
+	Topic string `key:"topic"`
 }
 
 // Output says where results go.

@@ -230,7 +230,9 @@ var pipelineFields = []*field{
 		{key: "transaction", kind: duration, def: "100ms", min: "1ms", max: "5s", doc: "Length of a transaction of `exactly_once`, unless a window fills up before. Readers of committed records wait for its end."},
 	}},
 	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
-	{key: "state", kind: object, unbuilt: true, doc: "State kept between records."},
+	{key: "state", kind: object, doc: "Where attempts, holds and decisions outlive a crash and a rebalance. Without it they are in memory only. See [state.md](state.md).", fields: []*field{
+		{key: "topic", kind: text, required: true, form: topicForm, formDoc: nameDoc, doc: "A compacted topic; several pipelines may share it."},
+	}},
 	{key: "callbacks", kind: object, doc: "Where workers of `transform.http` may ask for more time and leave notes while they work: see [workers.md](workers.md#while-it-works).", fields: []*field{
 		{key: "listen", kind: text, def: "none", form: listenForm, formDoc: "host:port, or none", doc: "Address of a listener of its own that serves the addresses of attempts and nothing else, of any interface. Each has a token that nobody can guess; there is no other authentication, and no TLS. `none`: workers get no such address."},
 		{key: "url", kind: text, form: callbackForm, formDoc: "an http:// or https:// address without user and query", doc: "How workers reach the listener, if not by `http://` and `listen`. A proxy in between must take the path of this URL away."},

@@ -24,6 +24,7 @@ func (l *loader) checkTopics() {
 	}
 	l.checkGroups(flows)
 	l.checkCycles(flows)
+	l.checkStates(flows)
 }
 
 var placeholder = regexp.MustCompile(`\{(topic|[1-9])\}`)
@@ -206,6 +207,34 @@ func (l *loader) checkCycles(flows []*flow) {
 				names[i] = flows[j].Name
 			}
 			l.problem(f.at.key("output.topic"), nil, "records could go round and round: the pipelines %s read each other's outputs", strings.Join(names, " → "))
+		}
+	}
+}
+
+// checkStates reports state topics that a pipeline reads or writes as well: what is in
+// them is not made to be read by anybody else, and they have no room for others.
+func (l *loader) checkStates(flows []*flow) {
+	for _, f := range flows {
+		state := f.at.key("state.topic")
+		if f.State == nil || !l.sound(state) {
+			continue
+		}
+		for _, other := range flows {
+			whose := ""
+			if other != f {
+				whose = " of the pipeline " + other.Name
+			}
+			switch topic := f.State.Topic; {
+			case other.DeadLetter != nil && other.DeadLetter.Topic == topic:
+				l.problem(state, nil, "%s is also the dead-letter topic%s; give state a topic of its own", topic, whose)
+			case (other != f || f.Input.TopicsRegex == nil) && other.reads.has(topic): // a pipeline's own expression leaves it out
+				l.problem(state, nil, "%s is also an input topic%s; give state a topic of its own", topic, whose)
+			case (other.Input.TopicsRegex == nil || !strings.Contains(other.Output.Topic, "{")) && other.writes.has(topic):
+				l.problem(state, nil, "%s is also an output topic%s; give state a topic of its own", topic, whose)
+			default:
+				continue
+			}
+			break
 		}
 	}
 }

@@ -89,8 +89,7 @@ func (l *loop) allowRetries() {
 		if a.ring = a.ring[1:]; len(t.delayed) > 0 {
 			a.ring = append(a.ring, t)
 		}
-		t.again(seq)
-		l.sched.want(t)
+		l.lineUp(t, seq)
 	}
 }
 

@@ -132,6 +132,7 @@ func (l *loop) complete(t *tenure, a *attempt) {
 	}
 	l.answeredRetry(a.number)
 	l.breaker.good(l.now)
+	l.succeeded(t, t.window.Slot(a.seq))
 	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
 	l.vindicated(t, a.seq)
 	l.judged(t, a.seq, true)

@@ -168,6 +168,7 @@ func (l *loop) committed(marks []mark, refused map[partitionKey]error, err error
 				err = e
 			} else if t.phase != closed {
 				t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
+				l.forget(t, m.next)
 			}
 		}
 	}

@@ -190,12 +190,15 @@ func (l *loop) jump(t *tenure, to offsets.Next) {
 // anew begins another tenure of the same assignment, without a position, and
 // paused. Nothing of the old one can be emitted or committed any more.
 func (l *loop) anew(old *tenure) *tenure {
+	l.leave(old)
 	l.close(old)
 	t := newTenure(old.partitionKey, l.opts, old.counters, l.now)
+	t.memory = l.newMemory()
 	t.reads, t.sink, t.deadSink = old.reads, old.sink, old.deadSink
 	l.tenures[t.partitionKey] = t
 	l.budget.assign(l.tenures)
 	l.pause(t)
+	l.remember()
 	return t
 }
 

@@ -53,6 +53,7 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 	s := t.window.Slot(seq)
 	if l.opts.OnExhausted == Stop {
 		s.state = backoff
+		l.forgive(t, s)
 		l.stop(t, seq, "the record at offset "+strconv.FormatInt(s.record.Offset, 10)+" "+what+": "+s.failed.err.Error()+
 			": mend the transform or the record, then restart this instance")
 		return

@@ -115,6 +115,9 @@ func (l *loop) proceed(d *drain) (ended bool) {
 		}
 	}
 	for _, t := range d.tenures {
+		if t.phase == draining {
+			l.leave(t)
+		}
 		l.close(t)
 	}
 	d.done <- d.clean

@@ -192,8 +192,11 @@ func (l *loop) assign(partitions map[string][]int32) {
 			}
 			t := newTenure(key, l.opts, c, l.now)
 			t.reads = l.topicIDs[topic]
+			t.memory = l.newMemory()
 			l.tenures[key] = t
-			if !seeded.Bug("pause-outlives-tenure") {
+			if !t.remembers() {
+				l.pause(t) // until it does: see readmit
+			} else if !seeded.Bug("pause-outlives-tenure") {
 				l.resumeAnyway(t) // a pause outlives a revoke in the client
 			}
 			if reason := l.recreated[topic]; reason != "" {
@@ -203,6 +206,7 @@ func (l *loop) assign(partitions map[string][]int32) {
 	}
 	l.budget.assign(l.tenures)
 	l.pauses.apply(l.consumer)
+	l.remember()
 	l.hurry() // for the output topics and the ends of the logs
 }
 

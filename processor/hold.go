@@ -15,8 +15,8 @@ import (
 )
 
 // A hold is an exhausted record for which a person has to decide. Its partition goes on
-// up to the record and waits there. A hold lives as long as the tenure: whoever gets the
-// partition next attempts the record again.
+// up to the record and waits there. Without a state topic a hold lives as long as the
+// tenure: whoever gets the partition next attempts the record again.
 type hold struct {
 	since    time.Time
 	why      reason
@@ -77,9 +77,13 @@ type Decision struct {
 var ErrNotHeld = errors.New("the record is not held here")
 
 // Decide takes a decision about a held record. Of several about the same record the
-// first one wins; the others get [ErrNotHeld]. It is safe for use by many goroutines.
+// first one wins; the others get [ErrNotHeld]. With a state topic any instance takes it,
+// and the one that has the partition carries it out. It is safe for use by many goroutines.
 func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
 	l := p.loop.Load()
+	if l.stateLog != nil {
+		return p.propose(ctx, l, d)
+	}
 	answer := make(chan error, 1)
 	select {
 	case l.calls <- func() { answer <- l.decideHeld(d) }:
@@ -110,6 +114,55 @@ func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
 func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
 	s := t.window.Slot(seq)
 	s.state = held
+	h := t.holdOf(seq)
+	h.since, h.why, h.what = l.now, why, what
+	h.diverted = l.opts.OnExhausted == DeadLetter && l.breaker.paused()
+	l.keepHold(t, seq)
+	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
+		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)
+}
+
+// possible reports what is wrong with a decision, whatever it is about.
+func (o *Options) possible(d Decision) error {
+	switch {
+	case d.Reason == "":
+		return errors.New("a decision needs a reason")
+	case d.Verdict > ReplaceOutput:
+		return fmt.Errorf("there is no verdict %d", d.Verdict)
+	case d.Verdict == DeadLetterIt && o.DeadLetterTopic == "":
+		return errors.New("there is no dead_letter.topic")
+	}
+	return nil
+}
+
+func (l *loop) decideHeld(d Decision) error {
+	t := l.tenures[partitionKey{d.Topic, d.Partition}]
+	if t == nil || t.phase != open {
+		return ErrNotHeld
+	}
+	seq, ok := t.heldAt(d.Offset)
+	if !ok {
+		return ErrNotHeld
+	}
+	if err := l.opts.possible(d); err != nil {
+		return err
+	}
+	l.decided(t, seq, d)
+	return nil
+}
+
+// heldAt returns the held record with that offset.
+func (t *tenure) heldAt(offset int64) (resequence.Seq, bool) {
+	for seq := range t.holds {
+		if s := t.window.Slot(seq); s.state == held && s.record.Offset == offset {
+			return seq, true
+		}
+	}
+	return 0, false
+}
+
+// holdOf is the hold of a record that is, or was, held.
+func (t *tenure) holdOf(seq resequence.Seq) *hold {
 	if t.holds == nil {
 		t.holds = make(map[resequence.Seq]*hold)
 	}
@@ -118,60 +171,41 @@ func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
 		h = new(hold)
 		t.holds[seq] = h
 	}
-	h.since, h.why, h.what = l.now, why, what
-	h.diverted = l.opts.OnExhausted == DeadLetter && l.breaker.paused()
-	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
-		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)
+	return h
 }
 
-func (l *loop) decideHeld(d Decision) error {
-	if d.Reason == "" {
-		return errors.New("a decision needs a reason")
-	}
-	t := l.tenures[partitionKey{d.Topic, d.Partition}]
-	if t == nil || t.phase != open {
-		return ErrNotHeld
-	}
-	var seq resequence.Seq
-	var s *slot
-	for at := range t.holds {
-		if candidate := t.window.Slot(at); candidate.state == held && candidate.record.Offset == d.Offset {
-			seq, s = at, candidate
-		}
-	}
-	if s == nil {
-		return ErrNotHeld
-	}
+// decided carries out a possible decision about a held record.
+func (l *loop) decided(t *tenure, seq resequence.Seq, d Decision) {
 	h := t.holds[seq]
 	switch d.Verdict {
 	case RetryIt:
 		l.attemptHeld(t, seq, d.Attempts)
 	case ReplaceValue:
-		replaced := *s.record
-		replaced.Value = d.Value
-		if h.original == nil {
-			h.original = s.record
-		}
-		t.unfinished += recordSize(&replaced) - recordSize(s.record)
-		s.record = &replaced
+		l.replaceValue(t, seq, d.Value)
 		l.attemptHeld(t, seq, d.Attempts)
 	case SkipIt:
 		t.dropped++
 		l.fillHeld(t, seq, nil)
 	case DeadLetterIt:
-		if l.opts.DeadLetterTopic == "" {
-			return errors.New("there is no dead_letter.topic")
-		}
 		l.fillHeld(t, seq, l.lastResort(t, seq))
 	case ReplaceOutput:
 		l.fillHeld(t, seq, l.outputOf(t, seq, d.Value))
-	default:
-		return fmt.Errorf("there is no verdict %d", d.Verdict)
 	}
 	l.log.Log(context.Background(), slog.LevelWarn, "somebody decided about a held record", "topic", t.topic, "partition", t.partition,
 		"offset", d.Offset, "decision", d.Verdict.String(), "reason", d.Reason, "held", l.now.Sub(h.since).Round(time.Second))
 	l.sched.want(t)
-	return nil
+}
+
+// replaceValue gives a record another value.
+func (l *loop) replaceValue(t *tenure, seq resequence.Seq, value []byte) {
+	s, h := t.window.Slot(seq), t.holdOf(seq)
+	replaced := *s.record
+	replaced.Value = value
+	if h.original == nil {
+		h.original = s.record
+	}
+	t.unfinished += recordSize(&replaced) - recordSize(s.record)
+	s.record = &replaced
 }
 
 // lastResort is the dead letter of a held record: untouched, even if its value was
@@ -191,7 +225,7 @@ func (l *loop) attemptHeld(t *tenure, seq resequence.Seq, attempts int) {
 	s := t.window.Slot(seq)
 	s.granted = s.begun + int32(max(1, attempts))
 	s.first = l.nanos()
-	t.again(seq)
+	l.lineUp(t, seq)
 }
 
 // fillHeld completes a held record with one output or none.

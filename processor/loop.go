@@ -72,7 +72,10 @@ type loop struct {
 	retries    allowance
 	breaker    *breaker // nil: dead letters are not counted
 	limiter    limiter
-	lanes      map[string][]*lane // by output topic and partition
+	stateLog   *stateLog            // nil: what is remembered of records is in memory
+	suspects   trial                // records that may kill the process, of all tenures
+	careful    map[*tenure]struct{} // with a trial of their own
+	lanes      map[string][]*lane   // by output topic and partition
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
 }
@@ -107,6 +110,9 @@ func newLoop(opts *Options) *loop {
 		problems: make(problems),
 
 		lanes:     make(map[string][]*lane),
+		stateLog:  newStateLog(opts),
+		suspects:  trial{most: 1},
+		careful:   make(map[*tenure]struct{}),
 		recreated: make(map[string]string),
 		state:     "starting",
 		fatal:     make(chan error, 1),
@@ -167,6 +173,9 @@ func (l *loop) run() {
 		case <-l.notes.wake:
 			l.now = time.Now()
 			l.takeNotes()
+		case <-l.stateLog.wakes():
+			l.now = time.Now()
+			l.takeWritten()
 		case call := <-l.calls:
 			l.now = time.Now()
 			call()
@@ -181,6 +190,7 @@ func (l *loop) run() {
 		}
 		l.fireTimers(l.now)
 		l.readmit()
+		l.proceedTrials()
 		l.dispatch()
 		l.endTxnIfDue()
 		l.commitIfDue()
@@ -264,7 +274,7 @@ func (l *loop) receive(t *tenure, records []*kgo.Record) {
 // readmit moves what waits for room into windows that have got some.
 func (l *loop) readmit() {
 	for t := range l.backed {
-		if t.stopped != "" || t.tracker == nil {
+		if t.stopped != "" || t.tracker == nil || !t.remembers() {
 			continue
 		}
 		before := t.spillCount
@@ -296,6 +306,9 @@ func (l *loop) readmit() {
 // admit admits records, which come fresh from a poll or from the spill, as long
 // as the window and the budget have room, and returns the rest.
 func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Record {
+	if !t.remembers() {
+		return records
+	}
 	now := l.nanos()
 	var headAge time.Duration
 	if head, ok := t.window.Head(); ok {
@@ -339,6 +352,10 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 			s.state, s.finished = control, now
 			if err := t.window.Complete(seq, 0); err != nil {
 				l.bug(t, err)
+			}
+		} else if t.memory != nil {
+			if l.recall(t, seq); l.opts.Batch.Records > 0 && s.state != waiting {
+				t.freshBytes -= size - recordOverhead
 			}
 		}
 	}

@@ -83,6 +83,7 @@ func (l *loop) takeNotes() {
 			continue
 		}
 		s.note = &e.text
+		l.keepNote(e.tenure, s)
 	}
 }
 

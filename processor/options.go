@@ -39,8 +39,11 @@ type Options struct {
 	OnExhausted     OnExhausted
 	DeadLetterTopic string  // given if OnExhausted is DeadLetter, perhaps if it is Hold, else not
 	Breaker         Breaker // of DeadLetter only
-	Commit          Commit
-	DrainTimeout    time.Duration // 10s
+	// StateTopic is a compacted topic in which the attempts at records, holds and decisions
+	// outlive a crash and a rebalance. Empty: they are in memory only.
+	StateTopic   string
+	Commit       Commit
+	DrainTimeout time.Duration // 10s
 
 	// ExactlyOnce emits outputs and commits frontiers in transactions, so that
 	// readers of committed records see every output once. It needs Instance, and
@@ -178,9 +181,12 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Breaker.Ratio < 0 || o.Breaker.Ratio >= 1 || o.Breaker.Over < 0, "Breaker: Ratio %v or Over %v is out of range", o.Breaker.Ratio, o.Breaker.Over)
 	bad(o.Breaker.Ratio > 0 && o.OnExhausted != DeadLetter, "Breaker: belongs to OnExhausted DeadLetter")
 	bad(slices.Contains(o.Source.Topics, o.DeadLetterTopic), "DeadLetterTopic: %s is also an input topic", o.DeadLetterTopic)
+	bad(o.StateTopic != "" && (slices.Contains(o.Source.Topics, o.StateTopic) || o.StateTopic == o.DeadLetterTopic || o.StateTopic == o.Output.Topic),
+		"StateTopic: %s is also an input, output or dead-letter topic", o.StateTopic)
 	for _, topic := range o.Source.Topics {
 		out := outputTopic(o.Output.Topic, topic, nil)
 		bad(slices.Contains(o.Source.Topics, out), "Output.Topic: %s is also an input topic", out)
+		bad(out == o.StateTopic, "StateTopic: %s is also an output topic", out)
 		bad(out == o.DeadLetterTopic, "DeadLetterTopic: %s is also an output topic", out)
 	}
 	if o.Source.Regex != nil { // whole names only
@@ -196,8 +202,10 @@ func (o *Options) excluded() []string {
 	if !strings.Contains(o.Output.Topic, "{") {
 		names = append(names, "^"+regexp.QuoteMeta(o.Output.Topic)+"$")
 	}
-	if o.DeadLetterTopic != "" {
-		names = append(names, "^"+regexp.QuoteMeta(o.DeadLetterTopic)+"$")
+	for _, topic := range []string{o.DeadLetterTopic, o.StateTopic} {
+		if topic != "" {
+			names = append(names, "^"+regexp.QuoteMeta(topic)+"$")
+		}
 	}
 	return names
 }

@@ -59,6 +59,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		old.log.Warn("somebody else has the static membership; joining anew", "instance", p.opts.Instance, "err", err)
 		next := newLoop(&p.opts)
 		next.counters, next.attempts, next.rebalances, next.seen = old.counters, old.attempts, old.rebalances, old.seen
+		if next.stateLog != nil {
+			next.stateLog.counts = old.stateLog.counts
+		}
 		p.loop.Store(next)
 	}
 }
@@ -86,6 +89,17 @@ func (p *Pipeline) member(ctx context.Context) error {
 			kgo.WithContext(connected), kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
 	}
 	l.consumer, l.poller, poller.client = consumer, poller, consumer
+	if l.stateLog != nil { // it outlives the connections of the others, to write what is last
+		if l.stateLog.producer, err = kgo.NewClient(p.stateProducerOpts()...); err != nil {
+			consumer.Close()
+			if l.producer != nil {
+				l.producer.Close()
+			}
+			return err
+		}
+	} else {
+		l.log.Info("the attempts at records, and holds, are remembered in memory only: a crash or a rebalance forgets them; state.topic keeps them")
+	}
 
 	var workers, watching, polling sync.WaitGroup
 	for range p.opts.Workers {
@@ -134,6 +148,7 @@ func (p *Pipeline) member(ctx context.Context) error {
 	watching.Wait()
 	close(l.quit)
 	<-l.stopped
+	l.stateLog.close()
 	consumer.Close() // waits for callbacks, which wait for the loop
 	l.beside.Wait()
 	if l.producer != nil {

@@ -79,12 +79,15 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 		return
 	}
 	l.vindicated(t, seq)
+	if k := t.keep(s); k != nil {
+		k.failed++
+	}
 	elapsed := l.age(s.first)
 	usedUp := s.begun >= max(s.granted, int32(l.opts.Retry.Attempts))
 	tooLong := l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed
 	switch {
 	case !alone && f.Kind == Reject:
-		t.again(seq)
+		l.lineUp(t, seq)
 	case f.Kind == Reject:
 		l.answeredRetry(a.number)
 		l.exhausted(t, seq, reasonReject, "was rejected")

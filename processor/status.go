@@ -3,6 +3,7 @@ package processor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -46,8 +47,12 @@ type Status struct {
 	// RetriesWaiting are records whose back-off is over and that wait because
 	// Retries.Budget is used up.
 	RetriesWaiting int
-	BreakerOpen    bool   // too many records were dead letters: see Breaker
-	Rebalances     uint64 // assignments, revocations and losses that named a partition
+	BreakerOpen    bool // too many records were dead letters: see Breaker
+	// StateWrites are the records written to Options.StateTopic, by kind: open, attempts,
+	// note, hold, decision, delete. StateIgnored are those that were read and ignored, by kind:
+	// foreign, torn, oversized, older. Both are empty without one.
+	StateWrites, StateIgnored map[string]uint64
+	Rebalances                uint64 // assignments, revocations and losses that named a partition
 }
 
 // A Problem is one reason why records wait.
@@ -149,6 +154,9 @@ func (l *loop) status() Status {
 	if l.hedger != nil {
 		s.Hedges = l.hedger.total
 	}
+	if l.stateLog != nil {
+		s.StateWrites, s.StateIgnored = maps.Clone(l.stateLog.counts.writes), maps.Clone(l.stateLog.counts.ignored)
+	}
 	if x := l.txn; x != nil {
 		s.Transactions = map[string]uint64{"committed": x.committed, "aborted": x.aborted}
 	}
@@ -203,6 +211,8 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 			return "its start offset is not known yet", t.assignedAt
 		}
 		return t.unplaced, t.assignedAt
+	case !t.remembers() && l.now.Sub(t.assignedAt) > slowStart:
+		return "what " + l.opts.StateTopic + " remembers of it has not been read yet", t.assignedAt
 	case t.gone():
 		return "the topic is not there, or must not be seen by this user: nothing is committed until it is seen again", t.goneSince
 	case t.refused != nil:

@@ -78,6 +78,7 @@ type tenure struct {
 	// barred is a released record that is not emitted, because a topic does not take its
 	// output: it is held, or attempted again. MaxUint64 if there is none.
 	barred resequence.Seq
+	memory *memory // nil without a state topic
 
 	next        resequence.Seq   // the next record that was never dispatched
 	freshBytes  int64            // payload of those that never were; with batches only
@@ -142,6 +143,7 @@ type slot struct {
 	finished int64
 	failed   *failures // nil: no attempt has
 	note     *string   // of an attempt; nil: none
+	kept     *kept     // in the state topic; nil: nothing
 }
 
 type slotState uint8

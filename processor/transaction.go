@@ -272,6 +272,7 @@ func (l *loop) settleCommitted(m mark) {
 		return
 	}
 	t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
+	l.forget(t, m.next)
 	if _, ok := l.txn.emitted[t]; !ok {
 		return
 	}

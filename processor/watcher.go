@@ -83,6 +83,8 @@ type sink struct {
 	partitions int
 	maxBytes   int     // of one batch: max.message.bytes
 	compacted  bool    // takes no record without a key
+	expires    bool    // deletes what is old, compacted or not
+	told       bool    // the cluster tells the settings
 	lanes      []*lane // of its partitions, one at least for each; filled in by the loop
 }
 
@@ -120,6 +122,10 @@ func (l *loop) watched(found sighting) {
 	}
 	if found.ids != nil {
 		l.sawTopics(found.ids)
+	}
+	if s := found.sinks[l.opts.StateTopic]; s != nil {
+		l.stateLog.saw(s)
+		l.remember()
 	}
 	for _, t := range l.tenures {
 		if from := found.both[t.topic]; from != "" {
@@ -214,7 +220,15 @@ func (w *watcher) look(ctx context.Context) sighting {
 		if !metadata.Topics.Has(dead) {
 			detail.Err = kerr.UnknownTopicOrPartition
 		}
-		problem("dead-letter", dead, w.missing(dead, detail, 0))
+		problem("dead-letter", dead, w.missing(dead, detail, 0, ""))
+	}
+	if state := opts.StateTopic; state != "" {
+		outputs = append(outputs, state)
+		detail := metadata.Topics[state]
+		if !metadata.Topics.Has(state) {
+			detail.Err = kerr.UnknownTopicOrPartition
+		}
+		problem("state", state, w.missing(state, detail, 0, compactedConfig))
 	}
 	for _, topic := range inputs {
 		name := outputTopic(opts.Output.Topic, topic, opts.Source.Regex)
@@ -230,13 +244,13 @@ func (w *watcher) look(ctx context.Context) sighting {
 			continue
 		}
 		in := metadata.Topics[topic]
-		problem("input", topic, w.missing(topic, in, 0))
+		problem("input", topic, w.missing(topic, in, 0, ""))
 		name := outputTopic(opts.Output.Topic, topic, opts.Source.Regex)
 		out := metadata.Topics[name]
 		if !metadata.Topics.Has(name) {
 			out.Err = kerr.UnknownTopicOrPartition
 		}
-		problem("output", name, w.missing(name, out, len(in.Partitions)))
+		problem("output", name, w.missing(name, out, len(in.Partitions), ""))
 		if have, want := len(out.Partitions), len(in.Partitions); !opts.Output.ByKey && have < want {
 			narrow := &PartitionsError{Output: name, Input: topic, Have: have, Want: want, Command: w.command("--alter", name, want)}
 			problem("output", name, strings.TrimPrefix(narrow.Error(), "output topic "+name+" "))
@@ -257,6 +271,11 @@ func (w *watcher) look(ctx context.Context) sighting {
 		})
 	} else {
 		found.sinks = w.sinks(ctx, admin, metadata, outputs)
+	}
+	if s := found.sinks[opts.StateTopic]; s != nil && s.told && (!s.compacted || s.expires) {
+		delete(found.sinks, opts.StateTopic)
+		problem("state", opts.StateTopic, "is not compacted, or deletes what is old, and so would lose state: "+w.tool("kafka-configs.sh")+
+			" --alter --topic "+opts.StateTopic+" --add-config cleanup.policy=compact")
 	}
 	found.ends = w.ends(ctx, admin)
 	return found
@@ -284,8 +303,10 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 	opts := w.loop.opts
 	if opts.Source.Regex == nil {
 		topics := opts.Source.Topics
-		if opts.DeadLetterTopic != "" {
-			topics = append(topics[:len(topics):len(topics)], opts.DeadLetterTopic)
+		for _, topic := range []string{opts.DeadLetterTopic, opts.StateTopic} {
+			if topic != "" {
+				topics = append(topics[:len(topics):len(topics)], topic)
+			}
 		}
 		for _, topic := range opts.Source.Topics {
 			topics = append(topics[:len(topics):len(topics)], outputTopic(opts.Output.Topic, topic, nil))
@@ -296,7 +317,7 @@ func (w *watcher) inputs(ctx context.Context, admin *kadm.Client) (kadm.Metadata
 	metadata, err := admin.Metadata(ctx)
 	var inputs []string
 	for _, topic := range metadata.Topics.Names() {
-		written := topic == opts.Output.Topic || topic == opts.DeadLetterTopic
+		written := topic == opts.Output.Topic || topic == opts.DeadLetterTopic || topic == opts.StateTopic
 		if !metadata.Topics[topic].IsInternal && !written && opts.Source.Regex.MatchString(topic) {
 			inputs = append(inputs, topic)
 		}
@@ -347,6 +368,7 @@ func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.M
 		if s == nil || c.Err != nil {
 			continue
 		}
+		s.told = true
 		for _, entry := range c.Configs {
 			switch value := entry.MaybeValue(); entry.Key {
 			case "max.message.bytes":
@@ -354,7 +376,7 @@ func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.M
 					s.maxBytes = min(max(n, leastBatch), mostBatch)
 				}
 			case "cleanup.policy":
-				s.compacted = strings.Contains(value, "compact")
+				s.compacted, s.expires = strings.Contains(value, "compact"), strings.Contains(value, "delete")
 			}
 		}
 	}
@@ -395,23 +417,31 @@ func (w *watcher) ends(ctx context.Context, admin *kadm.Client) map[partitionKey
 }
 
 // missing says what keeps a topic from being used; empty if nothing.
-func (w *watcher) missing(topic string, detail kadm.TopicDetail, partitions int) string {
+func (w *watcher) missing(topic string, detail kadm.TopicDetail, partitions int, config string) string {
 	switch {
 	case detail.Err == nil:
 		return ""
 	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
-		return "does not exist; seriatim does not create topics: " + w.command("--create", topic, partitions)
+		return "does not exist; seriatim does not create topics: " + w.command("--create", topic, partitions) + config
 	default:
 		return explain(detail.Err)
 	}
 }
 
+// compactedConfig is what the state topic is to be created with.
+const compactedConfig = " --config cleanup.policy=compact"
+
 // command is what a person can type to mend a topic.
 func (w *watcher) command(verb, topic string, partitions int) string {
-	servers, _ := w.client.OptValue(kgo.SeedBrokers).([]string)
 	n := "N"
 	if partitions > 0 {
 		n = strconv.Itoa(partitions)
 	}
-	return fmt.Sprintf("kafka-topics.sh --bootstrap-server %s %s --topic %s --partitions %s", strings.Join(servers, ","), verb, topic, n)
+	return fmt.Sprintf("%s %s --topic %s --partitions %s", w.tool("kafka-topics.sh"), verb, topic, n)
+}
+
+// tool is the beginning of a command line.
+func (w *watcher) tool(name string) string {
+	servers, _ := w.client.OptValue(kgo.SeedBrokers).([]string)
+	return name + " --bootstrap-server " + strings.Join(servers, ",")
 }

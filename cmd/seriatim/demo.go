@@ -79,6 +79,9 @@ func demoOwn(ctx context.Context, broker *kafka.Embedded, paths []string, opts d
 	if cfg.Log.Level != "error" {
 		cfg.Log.Level = "warn" // the rest would hide what there is to see
 	}
+	for i := range cfg.Pipelines {
+		cfg.Pipelines[i].State = nil // the broker ends with the process: there is nothing to outlive
+	}
 	p, err := newProcess(cfg, newLogger(cfg.Log, opts.Screen.Log()))
 	if err != nil {
 		return false, err

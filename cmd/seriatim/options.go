@@ -46,6 +46,10 @@ func processorOptions(c config.Pipeline) processor.Options {
 	if c.Batch != nil {
 		batch = processor.Batch(*c.Batch)
 	}
+	var state string
+	if c.State != nil {
+		state = c.State.Topic
+	}
 	return processor.Options{
 		Name: c.Name,
 		Source: processor.Source{
@@ -80,6 +84,7 @@ func processorOptions(c config.Pipeline) processor.Options {
 		OnExhausted:     onExhausted[c.OnExhausted],
 		DeadLetterTopic: deadLetter,
 		Breaker:         breaker,
+		StateTopic:      state,
 		Commit:          processor.Commit(c.Commit),
 		ExactlyOnce:     c.Delivery == "exactly_once",
 		AllowOldBrokers: c.AllowOldBrokers,

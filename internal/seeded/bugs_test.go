@@ -34,6 +34,7 @@ type layer struct {
 var (
 	window  = layer{"unit", "resequence", "seededbugs", nil}
 	tracker = layer{"unit", "offsets", "seededbugs", nil}
+	memory  = layer{"unit", "internal/journal", "seededbugs", nil}
 	unit    = layer{"unit", "processor", "seededbugs", nil}
 	calls   = layer{"unit", "transform", "seededbugs", nil}
 	broker  = layer{"broker in the process", "processor", "seededbugs", []string{"-patience", "10s"}}
@@ -49,10 +50,12 @@ var bugs = []bug{
 	{"slow-partition-starves", "a partition with slow transforms gets as many turns as others, and in time every worker", unit, "TestHangingPartitionStarvesNobody"},
 	{"hanging-partition-keeps-workers", "a partition whose transforms hang keeps every worker until they time out", virtual, "TestHangingPartitionGivesWorkersBack"},
 	{"stuck-head-takes-all", "a partition whose head is stuck goes on taking shared memory", unit, "TestBudgetGuaranteesEachPartitionItsPart"},
+	{"older-generation-wins", "what an owner writes after it has lost its partition counts", memory, "TestMemory"},
 	{"tombstone-lost", "an output without a value gets an empty one", calls, "TestPassKeepsTheRecord"},
 	{"batch-answer-by-place", "the answers to a batch are taken in their order, not by their ids", calls, "TestBatchAnswers"},
 	{"key-changes-with-attempts", "each attempt has an idempotency key of its own", broker, "TestIdempotencyKeyIsTheSameAtEveryAttempt"},
 	{"panic-filters", "a transform that panics has filtered its record", virtual, "TestExhaustedRecordStopsItsPartition"},
+	{"attempt-before-its-count", "an attempt begins before the state topic has its count", virtual, "TestRefusedCounts"},
 	{"retry-of-another-record", "the timer of a retry reads the memory of its attempt, which is in use again", broker, "TestFailedRecordsAreAttemptedAgain"},
 	{"outage-uses-attempts-up", "attempts count while the worker's deployment is wrong", virtual, "TestOutagePausesDispatchAndProbes"},
 	{"spill-dropped", "what the window has no room for is forgotten", virtual, "TestFullWindowPausesItsPartitionAlone"},

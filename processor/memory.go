@@ -1,0 +1,404 @@
+package processor
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"seriatim/internal/journal"
+	"seriatim/internal/seeded"
+	"seriatim/offsets"
+	"seriatim/resequence"
+)
+
+// A memory is what a tenure knows from the state topic. It begins with a marker that the
+// tenure writes: when that comes back, everything before it has been read, and the
+// records of the partition may be admitted. From then on the tenure follows what others
+// write: decisions, and what came too late.
+type memory struct {
+	*journal.Memory
+	group int32  // generation of the group when the partition was assigned
+	name  string // of the marker
+	begun bool   // the marker is written; at is known
+	at    int32  // partition of the state topic
+	next  int64  // offset in it from which on nothing is known
+	ready bool
+	// generation is ours once ready: higher than that of any owner before.
+	generation int64
+	// unclean says that the process of an earlier tenure has ended in the midst of it:
+	// one of the records that were in flight may have killed it.
+	unclean bool
+	fenced  bool  // another owner has begun: nothing is written any more
+	care    trial // records that are counted before each attempt, few at a time
+}
+
+// kept is what the state topic has of a record, beside its slot.
+type kept struct {
+	written, durable int32 // attempts: counted, and acknowledged
+	failed           int32 // attempts that ended with a failure
+	due              bool  // it is lined up when its count is acknowledged
+	value            string
+}
+
+func (l *loop) newMemory() *memory {
+	if l.stateLog == nil {
+		return nil
+	}
+	_, generation := l.consumer.GroupMetadata()
+	return &memory{Memory: journal.NewMemory(), group: generation, name: rand.Text(), care: trial{most: l.opts.Workers}}
+}
+
+// remembers reports whether everything about the partition has been read.
+func (t *tenure) remembers() bool { return t.memory == nil || t.memory.ready }
+
+// remember begins to read about tenures that have not begun yet.
+func (l *loop) remember() {
+	if l.stateLog == nil || l.stateLog.sink == nil {
+		return // told by the watcher
+	}
+	began := false
+	for _, t := range l.tenures {
+		if m := t.memory; m != nil && !m.begun && t.phase == open {
+			m.begun, began = true, true
+			m.at = journal.Place(t.topic, t.partition, l.stateLog.sink.partitions)
+			l.mark(t, int64(m.group))
+		}
+	}
+	if began {
+		l.follow()
+	}
+}
+
+// mark writes the marker of a tenure.
+func (l *loop) mark(t *tenure, generation int64) {
+	value := journal.Encode(journal.Open{Generation: generation, Instance: l.opts.Instance})
+	l.keep(t, "open", t.key(l, -1, journal.KindOpen, t.memory.name), value, nil)
+}
+
+// key names a state record about t.
+func (t *tenure) key(l *loop, offset int64, kind journal.Kind, by string) journal.Key {
+	return journal.Key{Group: l.opts.Source.Group, Topic: t.topic, Partition: t.partition, Offset: offset, Kind: kind, By: by}
+}
+
+// ownKey is that of the attempts at a record which t counts.
+func (t *tenure) ownKey(l *loop, offset int64) journal.Key {
+	return t.key(l, offset, journal.KindAttempts, journal.Owner(t.memory.generation))
+}
+
+// recollect takes state records in the order of their log.
+func (l *loop) recollect(reads []read) {
+	for i := range reads {
+		r := &reads[i]
+		t := l.tenures[partitionKey{r.record.Topic, r.record.Partition}]
+		if r.err != nil {
+			l.ignore(r)
+		}
+		if t == nil || t.memory == nil || t.memory.at != r.partition || r.offset < t.memory.next {
+			continue
+		}
+		t.memory.next = r.offset + 1
+		if r.err == nil && t.phase != closed {
+			l.learn(t, r)
+		}
+	}
+}
+
+// learn takes one state record about t.
+func (l *loop) learn(t *tenure, r *read) {
+	m := t.memory
+	if r.record.Kind == journal.KindOpen {
+		l.sawMarker(t, &r.record)
+		return
+	}
+	effect := m.Apply(&r.record)
+	if !m.ready || r.record.Deletes() {
+		return
+	}
+	generation := m.generation
+	switch {
+	case r.record.Attempts != nil:
+		generation = r.record.Attempts.Generation
+	case r.record.Reply != nil:
+		generation = r.record.Reply.Generation
+	}
+	switch {
+	case generation > m.generation:
+		l.fence(t)
+	case effect == journal.Older || generation < m.generation:
+		l.ignore(r)
+		l.erase(r.record.Key)
+	case t.hasCommitted && r.record.Offset < int64(t.committed), effect == journal.Beaten:
+		l.erase(r.record.Key)
+	case effect == journal.Won:
+		l.carryOut(t, r.record.Offset)
+	}
+}
+
+// sawMarker takes the marker of a tenure of the partition, or its end.
+func (l *loop) sawMarker(t *tenure, r *journal.Record) {
+	m := t.memory
+	switch {
+	case r.By == m.name:
+		if !m.ready && r.Open != nil {
+			l.ready(t)
+		}
+	case !m.ready || r.Open == nil:
+		m.Apply(r)
+	case r.Open.Generation > m.generation:
+		l.fence(t)
+	default: // it was under way for long
+		l.erase(r.Key)
+	}
+}
+
+// ready begins the work of a tenure: it knows what was known of its partition.
+func (l *loop) ready(t *tenure) {
+	m := t.memory
+	m.generation = m.Next(m.group)
+	m.ready = true
+	for name := range m.Open {
+		m.unclean = true
+		l.erase(t.key(l, -1, journal.KindOpen, name))
+	}
+	if m.generation != int64(m.group) {
+		l.mark(t, m.generation)
+	}
+	if m.unclean {
+		l.log.Warn("the process that had the partition before has ended in the midst of it: its records are counted before they are attempted",
+			"topic", t.topic, "partition", t.partition)
+	}
+	if n := len(m.Records); n > 0 {
+		l.log.Info("the state topic knows records of the partition", "topic", t.topic, "partition", t.partition, "records", n)
+	}
+	if t.hasCommitted {
+		l.forget(t, t.committed)
+	}
+}
+
+// fence notes that another owner has begun. The group will tell soon.
+func (l *loop) fence(t *tenure) {
+	if !t.memory.fenced {
+		t.memory.fenced = true
+		l.log.Warn("somebody else has begun with the partition: nothing about it is written to the state topic any more", "topic", t.topic, "partition", t.partition)
+	}
+}
+
+// forget deletes what is known of records that are done for good. What is read about
+// them later is deleted then.
+func (l *loop) forget(t *tenure, below offsets.Next) {
+	m := t.memory
+	if m == nil || !m.ready || m.fenced {
+		return
+	}
+	for offset, k := range m.Records {
+		if offset < int64(below) {
+			l.forgetRecord(k)
+		}
+	}
+}
+
+func (l *loop) forgetRecord(k *journal.Known) {
+	if !k.Done {
+		k.Done = true
+		for _, key := range k.Keys() {
+			l.erase(key)
+		}
+	}
+}
+
+// forgive deletes what is known of a record that stops its partition, so that a restart
+// tries it anew, as it is meant to.
+func (l *loop) forgive(t *tenure, s *slot) {
+	if s.kept == nil || t.memory.fenced {
+		return
+	}
+	if k := t.memory.Records[s.record.Offset]; k != nil {
+		l.forgetRecord(k)
+	}
+	if s.kept.written > 0 { // perhaps it has not come back yet
+		l.erase(t.ownKey(l, s.record.Offset))
+	}
+	s.kept = nil
+}
+
+// keep is what is kept of a record; it is made if there is a state topic.
+func (t *tenure) keep(s *slot) *kept {
+	if s.kept == nil && t.memory != nil {
+		s.kept = new(kept)
+	}
+	return s.kept
+}
+
+// lineUp puts a record in line for its next attempt, once the state topic has counted it.
+func (l *loop) lineUp(t *tenure, seq resequence.Seq) {
+	s := t.window.Slot(seq)
+	k := t.keep(s)
+	if k == nil || k.durable > s.begun || seeded.Bug("attempt-before-its-count") {
+		t.again(seq)
+		l.sched.want(t)
+		if k == nil || k.durable > s.begun {
+			return
+		}
+	} else {
+		s.state, k.due = backoff, true
+	}
+	if k.written > s.begun || t.memory.fenced {
+		return
+	}
+	k.written = s.begun + 1
+	n := k.written
+	l.keep(t, "attempts", t.ownKey(l, s.record.Offset), journal.Encode(l.attemptsOf(t, s, n)), func() {
+		k.durable = max(k.durable, n)
+		if s := t.window.Slot(seq); k.due && t.phase == open && s != nil && s.kept == k {
+			k.due = false
+			t.again(seq)
+			l.sched.want(t)
+		}
+	})
+}
+
+// keepNote writes what an attempt has noted, together with the attempt, which runs.
+func (l *loop) keepNote(t *tenure, s *slot) {
+	if k := t.keep(s); k != nil && !t.memory.fenced {
+		k.written = max(k.written, s.begun)
+		l.write("note", t.ownKey(l, s.record.Offset), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
+	}
+}
+
+// attemptsOf is what is written of a record with so many attempts.
+func (l *loop) attemptsOf(t *tenure, s *slot, begun int32) journal.Attempts {
+	a := journal.Attempts{
+		Generation: t.memory.generation, Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
+		Note: s.noteText(), Value: s.kept.value,
+	}
+	if t.topicID != ([16]byte{}) {
+		a.TopicID = topicID(t.topicID)
+	}
+	if s.first != 0 {
+		a.First = l.epoch.Add(time.Duration(s.first))
+	}
+	if s.failed != nil {
+		a.FirstError, a.LastError, a.Error = s.failed.first, s.failed.last, journal.Text(s.failed.err.Error())
+	}
+	return a
+}
+
+// succeeded forgets the count of a record whose attempt has succeeded: should it be attempted
+// again, because it was not committed, none of that speaks against it.
+func (l *loop) succeeded(t *tenure, s *slot) {
+	if s.kept == nil || s.kept.written == 0 || t.memory.fenced {
+		return
+	}
+	own := t.ownKey(l, s.record.Offset)
+	if s.kept.value != "" { // which a person gave it, and which stays
+		s.kept.failed = 0
+		l.write("attempts", own, journal.Encode(l.attemptsOf(t, s, 0)), nil)
+		return
+	}
+	l.erase(own)
+	if k := t.memory.Records[s.record.Offset]; k != nil {
+		for _, key := range k.Keys() {
+			if key.Kind == journal.KindAttempts && key != own {
+				l.erase(key)
+			}
+		}
+	}
+}
+
+// errCutOff is the failure of an attempt of which nobody saw the end.
+var errCutOff = errors.New("an attempt was cut off: seriatim ended in the midst of it")
+
+// recall gives a record that was just admitted what is known of it.
+func (l *loop) recall(t *tenure, seq resequence.Seq) {
+	m, s := t.memory, t.window.Slot(seq)
+	known := m.Records[s.record.Offset]
+	if known != nil && known.Attempts != nil && !t.reading(known.Attempts.TopicID) {
+		l.forgetRecord(known) // of a topic that had this name before
+		known = nil
+	}
+	if known == nil || known.Attempts == nil {
+		if m.unclean && seq < resequence.Seq(l.opts.Window.Records) {
+			l.tryWithCare(t, seq)
+		}
+		return
+	}
+	a := known.Attempts
+	s.kept = &kept{written: a.Begun, durable: a.Begun, failed: a.Failed, value: a.Value}
+	s.begun, s.granted = a.Begun, a.Granted
+	s.first = int64(a.First.Sub(l.epoch))
+	if a.Note != "" {
+		s.note = &a.Note
+	}
+	if a.Error != "" {
+		s.failed = &failures{first: a.FirstError, last: a.LastError, err: errors.New(a.Error)}
+	}
+	if d := known.Replaced(); d != nil {
+		l.replaceValue(t, seq, d.Value)
+	}
+	switch {
+	case a.Hold != nil:
+		s.state = backoff
+		s.remembered(l.now)
+		l.exhausted(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason)
+		if h := t.holds[seq]; s.state == held {
+			h.since = a.Hold.Since
+			if known.Decision != nil {
+				l.at(l.now, func() { l.carryOut(t, s.record.Offset) })
+			}
+		}
+	case a.Begun >= max(a.Granted, int32(l.opts.Retry.Attempts)) && a.Begun != a.Failed+1:
+		s.state = backoff
+		what := fmt.Sprintf("failed %d times", a.Failed)
+		if cut := a.Begun - a.Failed; cut > 0 {
+			s.failed = nil
+			s.remember(l.now, errCutOff)
+			what = fmt.Sprintf("was attempted %d times, %d of which seriatim did not survive", a.Begun, cut)
+		}
+		s.remembered(l.now)
+		l.exhausted(t, seq, reasonAttempts, what)
+	default:
+		l.tryWithCare(t, seq)
+	}
+}
+
+// reading reports whether an id is that of the topic that t reads, as far as both are known.
+func (t *tenure) reading(id string) bool {
+	return id == "" || t.topicID == [16]byte{} || id == topicID(t.topicID)
+}
+
+// remembered sees to it that the slot of an exhausted record has a failure.
+func (s *slot) remembered(now time.Time) {
+	if s.failed == nil {
+		s.remember(now, errCutOff)
+	}
+}
+
+// leave ends what a tenure that ends in good order has in the state topic. Its marker goes,
+// and attempts that were given up by us do not count: they say nothing about their records.
+func (l *loop) leave(t *tenure) {
+	m := t.memory
+	if m == nil || !m.begun || m.fenced {
+		return
+	}
+	l.erase(t.key(l, -1, journal.KindOpen, m.name))
+	if !m.ready || t.tracker == nil {
+		return
+	}
+	for seq := resequence.Seq(t.tracker.Settled()); seq < t.window.Next(); seq++ {
+		s := t.window.Slot(seq)
+		if s.kept == nil || s.state != waiting && s.state != running && s.state != backoff {
+			continue
+		}
+		begun := s.begun
+		if s.state == running {
+			begun--
+		}
+		switch key := t.ownKey(l, s.record.Offset); {
+		case begun > 0:
+			l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun)), nil)
+		case s.kept.written > 0:
+			l.erase(key)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package processor
+
+import (
+	"slices"
+
+	"seriatim/resequence"
+)
+
+// A trial is a line of records that were, or may have been, in flight when a process
+// ended. One of them may have killed it. Each of their attempts is counted first, and no
+// more than most of them are attempted at a time.
+//
+// Counting alone would blame the innocent: whatever is in flight beside the record that
+// kills has its attempts counted too, at each crash. So those of which two attempts have
+// been cut off, or one and whose next attempt is their last, are attempted one at a time in the
+// whole pipeline. The process then dies of one of them alone. A record of which one attempt
+// alone was cut off is not exhausted by it: it may have one more than it is allowed.
+type trial struct {
+	most             int
+	waiting, running []candidate
+}
+
+// A candidate is a record on trial.
+type candidate struct {
+	tenure *tenure
+	seq    resequence.Seq
+	kept   *kept
+	failed int32 // attempts with a failure when its trial began
+}
+
+// tryWithCare puts a record in the line where it belongs.
+func (l *loop) tryWithCare(t *tenure, seq resequence.Seq) {
+	s := t.window.Slot(seq)
+	s.state = backoff
+	k := t.keep(s)
+	c := candidate{t, seq, k, k.failed}
+	cut := s.begun - k.failed
+	if last := s.begun+1 >= max(s.granted, int32(l.opts.Retry.Attempts)); cut >= 2 || cut == 1 && last {
+		l.suspects.waiting = append(l.suspects.waiting, c)
+		return
+	}
+	t.memory.care.waiting = append(t.memory.care.waiting, c)
+	l.careful[t] = struct{}{}
+}
+
+// proceedTrials lines up the next ones.
+func (l *loop) proceedTrials() {
+	l.suspects.proceed(l)
+	for t := range l.careful {
+		t.memory.care.proceed(l)
+		if t.phase == closed || len(t.memory.care.waiting) == 0 {
+			delete(l.careful, t)
+		}
+	}
+}
+
+func (x *trial) proceed(l *loop) {
+	if len(x.waiting) == 0 {
+		return
+	}
+	x.running = slices.DeleteFunc(x.running, candidate.over)
+	for len(x.running) < x.most && len(x.waiting) > 0 {
+		c := x.waiting[0]
+		x.waiting = x.waiting[1:]
+		if !c.over() {
+			x.running = append(x.running, c)
+			l.lineUp(c.tenure, c.seq)
+		}
+	}
+	if len(x.waiting) == 0 {
+		x.waiting = nil
+	}
+}
+
+// over reports whether an attempt at the record has ended, or there will be none.
+func (c candidate) over() bool {
+	t := c.tenure
+	if t.phase != open || c.seq >= t.stopAt {
+		return true
+	}
+	s := t.window.Slot(c.seq)
+	return s == nil || s.kept != c.kept || c.kept.failed > c.failed || s.state == complete || s.state == held || s.state == settled
+}
