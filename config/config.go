@@ -168,6 +168,8 @@ type Exec struct {
 	InFlight  int           `key:"in_flight"` // records that each has at a time
 	Timeout   time.Duration `key:"timeout"`   // of one attempt
 	Memory    int64         `key:"memory"`    // of one, in bytes; 0 is no limit
+	CPU       time.Duration `key:"cpu"`       // of one, in all; 0 is no limit
+	Codec     string        `key:"codec"`     // json_lines or length_prefixed
 	Env       []string      `key:"env"`       // names of variables that they get
 }
 

@@ -180,6 +180,8 @@ var pipelineFields = []*field{
 			{key: "in_flight", kind: integer, def: "32", min: "1", max: "100000", doc: "Records that each of them has at a time."},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt, from handing the record over."},
 			{key: "memory", kind: size, def: "0B", max: "1TiB", doc: "Most memory (resident) of a process and what it has started in its group; one that takes more is replaced. 0B is no limit; any other needs Linux."},
+			{key: "cpu", kind: duration, def: "0s", max: "365d", doc: "Most CPU time that a process and what it has started in its group may take in all. One that has had it gets no more records, and is replaced when it is done with those it has, or has taken a quarter more. 0s is no limit; any other needs Linux."},
+			{key: "codec", kind: text, def: "json_lines", enum: []string{"json_lines", "length_prefixed"}, doc: "How JSON objects travel: one a line, or each with its length before it (4 bytes, the most significant first)."},
 			{key: "env", kind: list, doc: "Names of environment variables that the processes get beside `PATH`, `HOME`, `LANG`, `TMPDIR` and `TZ`, and no others.", item: &field{kind: text, form: envNameForm, formDoc: "the name of a variable: letters, digits and _"}},
 		}},
 		{key: "jq", kind: program, doc: "A program in the jq language that makes the outputs: of the value, which must be JSON, and of `$key`, `$headers`, `$timestamp`, `$topic`, `$partition`, `$offset`."},

@@ -102,4 +102,3 @@ func values(t *testing.T, topic string, partition int32) (list []string) {
 	}
 	return list
 }
-

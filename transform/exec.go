@@ -33,6 +33,13 @@ type ExecOptions struct {
 	// machine's memory, in bytes; no limit if zero, the only value where the system
 	// is not Linux. It is looked at once a second.
 	Memory int64
+	// CPU is the most CPU time that a process and its group may take in all; no limit if
+	// zero, as with Memory. One that has had it is replaced when it is done with the
+	// records that it has, or has taken a quarter more.
+	CPU time.Duration
+	// LengthPrefixed has messages travel with their length before them, instead of as
+	// lines.
+	LengthPrefixed bool
 	// Logger gets what the processes write to stderr; none if nil.
 	Logger *slog.Logger
 }
@@ -116,6 +123,10 @@ func Exec(opts ExecOptions) (*Pool, error) {
 		errs = append(errs, fmt.Errorf("memory: %d is negative", opts.Memory))
 	case opts.Memory > 0 && !measures:
 		errs = append(errs, errors.New("memory: can be limited on Linux only"))
+	case opts.CPU < 0:
+		errs = append(errs, fmt.Errorf("cpu: %v is negative", opts.CPU))
+	case opts.CPU > 0 && !measures:
+		errs = append(errs, errors.New("cpu: can be limited on Linux only"))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -302,16 +313,31 @@ func (p *Pool) overdue(w *process, c *call) {
 	}
 	w.overdue++
 	if silent := w.heard.Before(c.began) && w.alive.Before(c.began); silent || 2*w.overdue >= p.opts.InFlight {
-		w.retiring = true
-		p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+		p.retireLocked(w, fmt.Errorf("records were not answered within %v; it is replaced", p.opts.Timeout))
 	}
 	p.retired(w)
+}
+
+// retire has a process get no more records, and end when nobody waits for it any more.
+func (p *Pool) retire(w *process, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retireLocked(w, why)
+	p.retired(w)
+}
+
+// retireLocked is the first half of retire. p.mu is held.
+func (p *Pool) retireLocked(w *process, why error) {
+	if w.retiring == nil {
+		w.retiring = why
+		p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+	}
 }
 
 // retired ends a process that gets no more records when nobody waits for it any
 // more. p.mu is held.
 func (p *Pool) retired(w *process) {
-	if !w.retiring {
+	if w.retiring == nil {
 		return
 	}
 	for _, c := range w.calls {
@@ -319,14 +345,14 @@ func (p *Pool) retired(w *process) {
 			return
 		}
 	}
-	w.end(fmt.Errorf("%d records were not answered within %v; it is replaced", w.overdue, p.opts.Timeout))
+	w.end(w.retiring)
 }
 
 // answered takes an answer to its attempt. The error ends the process.
 func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
 	id, ok := idOf(line)
 	if !ok {
-		return errors.New(`a line of its output is no answer: it must be a JSON object with an "id"; what is not for Seriatim belongs on stderr`)
+		return fmt.Errorf(`a %s of its output is no answer: it must be a JSON object with an "id"; what is not for Seriatim belongs on stderr`, p.unit())
 	}
 	r, broken := reportOf(line)
 	if r != nil {

@@ -212,6 +212,32 @@ func TestExecMemory(t *testing.T) {
 	}
 }
 
+// TestExecCPU: a process that has had its CPU time is replaced when it has nothing to do,
+// or at once if it takes far more.
+func TestExecCPU(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		if _, err := transform.Exec(transform.ExecOptions{Command: []string{"worker"}, CPU: 1}); err == nil {
+			t.Error("a limit that cannot be kept is taken")
+		}
+		return
+	}
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute, CPU: 2 * time.Second})
+	pid := askPid(t, p, "spin 2050ms")
+	awaitDead(t, pid)
+	if text := log.String(); !strings.Contains(text, "transform.exec.cpu") || strings.Contains(text, "ended with records") {
+		t.Errorf("it was not replaced for that reason, or with records")
+	}
+	pid = askPid(t, p, "pid")
+	_, err := ask(t.Context(), p, 1, "spin 1000s")
+	if f := execFailure(t, err); f.Kind != processor.Retry || !contains(err.Error(), []string{"of CPU time, more than the 2s", "transform.exec.cpu"}) {
+		t.Errorf("got %v %v, want a retry that names the CPU time", f.Kind, err)
+	}
+	awaitDead(t, pid)
+	if got := mustAsk(t, p, "hello"); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestExecRepeatedAnswers(t *testing.T) {
 	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
 	for range 10 {

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -44,6 +46,7 @@ func TestMain(m *testing.M) {
 
 // A worker does what the values of its records say.
 type worker struct {
+	frames  bool // its messages have their length before them
 	mu      sync.Mutex
 	waiting []request
 }
@@ -69,11 +72,12 @@ func (w *worker) run(mode string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		fmt.Fprintln(os.Stdout, `{"seriatim":1}`)
 	default:
-		fmt.Fprintln(os.Stdout, `{"seriatim":1, "made_by": "a test"}`)
+		w.frames = mode == "frames"
+		w.say(`{"seriatim":1, "made_by": "a test"}` + "\n")
 	}
 	in := bufio.NewReader(os.Stdin)
 	for {
-		line, err := in.ReadString('\n')
+		line, err := w.hear(in)
 		if err != nil {
 			if mode == "stubborn" {
 				forever()
@@ -95,11 +99,31 @@ func forever() {
 	}
 }
 
-// say writes a line, or a part of one.
+// hear reads a message.
+func (w *worker) hear(in *bufio.Reader) (string, error) {
+	if !w.frames {
+		return in.ReadString('\n')
+	}
+	var length uint32
+	if err := binary.Read(in, binary.BigEndian, &length); err != nil {
+		return "", err
+	}
+	frame := make([]byte, length)
+	_, err := io.ReadFull(in, frame)
+	return string(frame), err
+}
+
+// say writes a line, or a part of one. As a frame it has its length before it, and not
+// the line break.
 func (w *worker) say(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	fmt.Fprintf(os.Stdout, format, args...)
+	text := fmt.Sprintf(format, args...)
+	if w.frames {
+		text = strings.TrimSuffix(text, "\n")
+		_ = binary.Write(os.Stdout, binary.BigEndian, uint32(len(text)))
+	}
+	_, _ = os.Stdout.WriteString(text)
 }
 
 func (w *worker) echo(r request, value any) {
@@ -145,6 +169,8 @@ func (w *worker) treat(r request) {
 		w.echo(r, "twice")
 	case "long":
 		w.echo(r, strings.Repeat("x", 6<<20))
+	case "huge":
+		w.echo(r, strings.Repeat("x", 40<<20))
 	case "endless":
 		w.say(`{"id":%d,"outputs":[{"value":"`, r.ID)
 		for block := strings.Repeat("x", 1<<20); ; {
@@ -203,6 +229,25 @@ func (w *worker) treat(r request) {
 		w.say(`{"id":%d,"extend":60000}`+"\n"+`{"note":"not mine","id":%d}`+"\n", r.ID+1, r.ID+1)
 		w.echo(r, "foreign")
 		w.say(`{"id":%d,"extend":60000}`+"\n", r.ID)
+	case "raw": // bytes, and then the end
+		text, err := strconv.Unquote(arg)
+		if err != nil {
+			panic(err)
+		}
+		_, _ = os.Stdout.WriteString(text)
+		os.Stdout.Close()
+	case "spin": // until the process has taken so much CPU time
+		most, err := time.ParseDuration(arg)
+		if err != nil {
+			panic(err)
+		}
+		var usage syscall.Rusage
+		for time.Duration(usage.Utime.Nano()+usage.Stime.Nano()) < most {
+			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+				panic(err)
+			}
+		}
+		w.echo(r, strconv.Itoa(os.Getpid()))
 	case "wait": // for the last
 		w.mu.Lock()
 		w.waiting = append(w.waiting, r)

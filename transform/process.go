@@ -2,8 +2,6 @@ package transform
 
 import (
 	"bufio"
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,8 +29,8 @@ const (
 	// pipeGrace is how long a pipe is read on when the process has ended, in case
 	// that a process which left the group holds it open.
 	pipeGrace = 500 * time.Millisecond
-	// memoryInterval is how often the memory of a process is looked at.
-	memoryInterval = time.Second
+	// lookInterval is how often the memory and the CPU time of a process are looked at.
+	lookInterval = time.Second
 	// lastWords is how many of the last lines of stderr a failure shows, longestWord
 	// how much of each.
 	lastWords, longestWord = 5, 300
@@ -59,7 +57,7 @@ type process struct {
 	heard    time.Time // of the last answer
 	alive    time.Time // of the last report
 	overdue  int       // records that it has not answered in time
-	retiring bool
+	retiring error     // why it gets no more records; nil if it does
 
 	endOnce sync.Once
 	why     error // of the end
@@ -149,9 +147,9 @@ func (w *process) attend(ctx context.Context) {
 
 	late := time.NewTimer(startTimeout)
 	defer late.Stop()
-	var look <-chan time.Time // at its memory
-	if w.pool.opts.Memory > 0 {
-		ticker := time.NewTicker(memoryInterval)
+	var look <-chan time.Time // at what it takes
+	if w.pool.opts.Memory > 0 || w.pool.opts.CPU > 0 {
+		ticker := time.NewTicker(lookInterval)
 		defer ticker.Stop()
 		look = ticker.C
 	}
@@ -179,8 +177,8 @@ func (w *process) attend(ctx context.Context) {
 				next = time.After(stopGrace)
 			}
 		case <-look:
-			if bytes := groupMemory(w.pid); bytes > w.pool.opts.Memory {
-				w.end(fmt.Errorf("it takes %d MiB of memory, more than the %d MiB that it may (transform.exec.memory)", bytes>>20, w.pool.opts.Memory>>20))
+			if err := w.look(); err != nil {
+				w.end(err)
 				w.signal(syscall.SIGKILL) // it may grow on
 			}
 		case <-done:
@@ -215,6 +213,25 @@ func (w *process) attend(ctx context.Context) {
 	}
 }
 
+// look looks at what the process takes. The error says why it must go at once. One that
+// has had its CPU time may finish the records that it has, for a quarter of that time more.
+func (w *process) look() error {
+	opts := &w.pool.opts
+	memory, cpu := usageOf(w.pid)
+	if opts.Memory > 0 && memory > opts.Memory {
+		return fmt.Errorf("it takes %d MiB of memory, more than the %d MiB that it may (transform.exec.memory)", memory>>20, opts.Memory>>20)
+	}
+	if opts.CPU == 0 || cpu <= opts.CPU {
+		return nil
+	}
+	err := fmt.Errorf("it has taken %v of CPU time, more than the %v that it may (transform.exec.cpu)", cpu.Round(100*time.Millisecond), opts.CPU)
+	if cpu > opts.CPU+opts.CPU/4 {
+		return err
+	}
+	w.pool.retire(w, err)
+	return nil
+}
+
 func ended(status error) error {
 	if status == nil {
 		return errors.New("it ended by itself (exit status 0)")
@@ -231,7 +248,7 @@ func (w *process) write() {
 	for {
 		select {
 		case line := <-w.lines:
-			_, _ = out.Write(line) // an error stays: the process ends, or is ended when it answers nothing
+			w.pool.message(out, line) // after an error the process ends, or is ended when it answers nothing
 			if len(w.lines) == 0 {
 				_ = out.Flush()
 			}
@@ -244,23 +261,26 @@ func (w *process) write() {
 // readAnswers reads standard output to its end.
 func (w *process) readAnswers() {
 	defer close(w.eof)
-	lines := lineReader{Reader: bufio.NewReaderSize(w.stdout, 64<<10)}
-	line, tooLong, err := lines.next()
+	messages := w.pool.reader(w.stdout)
+	line, tooLong, err := messages.next()
+	if errors.Is(err, errEndless) {
+		w.end(err)
+	}
 	if err != nil {
 		return
 	}
 	var hello struct{ Seriatim int }
 	if json.Unmarshal(line, &hello) != nil || hello.Seriatim != 1 || tooLong {
-		w.end(errors.New(`its first line is not {"seriatim":1}`))
+		w.end(fmt.Errorf(`its first %s is not {"seriatim":1}`, w.pool.unit()))
 	} else {
 		close(w.ready)
 	}
 	for {
-		line, tooLong, err := lines.next()
+		line, tooLong, err := messages.next()
 		if errors.Is(err, errEndless) {
 			w.end(err)
 		}
-		if err != nil { // what stands behind the last line break is no answer
+		if err != nil { // what stands behind the last line break, or is less than its length, is no answer
 			return
 		}
 		select {
@@ -298,36 +318,6 @@ func (w *process) readErrors() {
 				w.pool.log.Info("a worker process wrote more to stderr", "pid", w.pid, "left_out", left)
 			}
 			return
-		}
-	}
-}
-
-// A lineReader reads lines of up to max bytes (maxReply if zero). Of longer ones it
-// keeps the beginning.
-type lineReader struct {
-	*bufio.Reader
-	max  int
-	line []byte
-}
-
-var errEndless = errors.New("a line of its output has no end")
-
-// next returns a line without its line break; it is valid until the next call. At
-// the end of the input what is left stands with the error.
-func (r *lineReader) next() (line []byte, tooLong bool, _ error) {
-	r.line = r.line[:0]
-	longest, size := cmp.Or(r.max, maxReply), 0
-	for {
-		part, err := r.ReadSlice('\n')
-		size += len(part)
-		part = bytes.TrimSuffix(part, []byte("\n"))
-		r.line = append(r.line, part[:min(len(part), longest-len(r.line))]...)
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull) && size < endless:
-		case errors.Is(err, bufio.ErrBufferFull):
-			return r.line, true, errEndless
-		default:
-			return r.line, size > longest+1, err
 		}
 	}
 }

@@ -134,7 +134,7 @@ func httpOptions(c config.HTTP, workers int) transform.HTTPOptions {
 
 // execOptions leaves out the logger, which is no setting.
 func execOptions(c config.Exec) transform.ExecOptions {
-	return transform.ExecOptions{Command: c.Command, Processes: c.Processes, InFlight: c.InFlight, Timeout: c.Timeout, Memory: c.Memory, Env: c.Env}
+	return transform.ExecOptions{Command: c.Command, Processes: c.Processes, InFlight: c.InFlight, Timeout: c.Timeout, Memory: c.Memory, CPU: c.CPU, LengthPrefixed: c.Codec == "length_prefixed", Env: c.Env}
 }
 
 // transformOf returns the transform that the settings choose. callbacks are nil if the

@@ -85,13 +85,15 @@ func TestEverySettingArrives(t *testing.T) {
 	p.Input.GroupProtocol, p.Input.Isolation, p.Output.Partition = "consumer", "read_uncommitted", "key"
 	p.Delivery, p.OnExhausted, p.Input.OnDataLoss = "exactly_once", "dead_letter", "latest"
 	p.Hedge.HeadOnly = false
+	frames := filled[config.Exec]()
+	frames.Codec = "length_prefixed"
 	for name, test := range map[string]struct {
 		options any
 		zero    []string // those that are no settings of this section
 	}{
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
 		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Callbacks", "Logger"}},
-		"exec":     {execOptions(filled[config.Exec]()), []string{"Logger"}},
+		"exec":     {execOptions(frames), []string{"Logger"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
 			"Client", "Hooks.ResequenceWait", "Hooks.TransformDuration", "Instance", "Logger",
