@@ -121,6 +121,7 @@ func (fail failer) answers(answers []json.RawMessage, items []processor.Item) er
 	given := make([]bool, len(items))
 	errs := make([]error, len(items))
 	outputs := 0
+	v := values{size: 64 << 10}
 	for place, text := range answers {
 		id, ok := idOf(text)
 		if seeded.Bug("batch-answer-by-place") {
@@ -135,7 +136,7 @@ func (fail failer) answers(answers []json.RawMessage, items []processor.Item) er
 			return malformed("it answers id %d of the batch twice", id)
 		}
 		item := &items[id-1]
-		given[id-1], errs[id-1] = true, fail.answer(text, item.Input, &item.Outputs)
+		given[id-1], errs[id-1] = true, fail.answer(&v, text, item.Input, &item.Outputs)
 		if outputs += item.Len(); outputs > maxAllOutputs {
 			return fail(processor.Reject, "its reply has more than %d outputs; have it make fewer, or let batches have fewer records", maxAllOutputs)
 		}

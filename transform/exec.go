@@ -163,7 +163,7 @@ func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor
 		if len(line) > maxLine {
 			return p.fail(processor.Reject, "its answer has more than %d bytes; have it answer with less", maxLine)
 		}
-		return failer(p.fail).answer(line, in, out)
+		return failer(p.fail).answer(new(values), line, in, out)
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -320,7 +322,11 @@ func appendTrace(dst []byte, in processor.Input, idempotencyKey string) []byte {
 		}
 	}
 	trace := sha256.Sum256([]byte(idempotencyKey))
-	return fmt.Appendf(dst, "00-%x-%016x-01", trace[:16], rand.Uint64()|1) // all zero is not allowed
+	var span [8]byte
+	binary.BigEndian.PutUint64(span[:], rand.Uint64()|1) // all zero is not allowed
+	dst = hex.AppendEncode(append(dst, "00-"...), trace[:16])
+	dst = hex.AppendEncode(append(dst, '-'), span[:])
+	return append(dst, "-01"...)
 }
 
 var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)

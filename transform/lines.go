@@ -142,7 +142,10 @@ func leadingID(line []byte) (id uint64, ok bool) {
 type failer func(kind processor.Kind, format string, args ...any) *processor.Failure
 
 // answer reads an answer: it adds the outputs, or returns why the attempt failed.
-func (fail failer) answer(text []byte, in processor.Input, out *processor.Outputs) error {
+func (fail failer) answer(v *values, text []byte, in processor.Input, out *processor.Outputs) error {
+	if v.quick(text, in, out) {
+		return nil
+	}
 	return fail.judged(fail.read(text, in, out))
 }
 
