@@ -12,8 +12,9 @@ import (
 
 // What a job is done by, beside Seriatim.
 const (
-	byBare    = "bare loop" // consume and produce, nothing between
-	byPool    = "pool"      // as many workers as asked for, and no order: nothing can be faster
+	byBare    = "bare loop"    // consume and produce, nothing between
+	byPlain   = "plain client" // asks the worker over HTTP, without Kafka
+	byPool    = "pool"         // as many workers as asked for, and no order: nothing can be faster
 	byOne     = "one at a time"
 	byBarrier = "batches"            // each poll is worked off before the next: poll, errgroup, wait
 	byFutures = "channel of futures" // finished records wait their turn in a channel as long as there are workers
@@ -46,9 +47,14 @@ func (j job) byHand(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	transform, end, err := j.transform()
+	if err != nil {
+		return err
+	}
+	defer end()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	h := &hand{job: j, client: client, transform: j.transform(), done: make(chan error, 1)}
+	h := &hand{job: j, client: client, transform: transform, done: make(chan error, 1)}
 	loop := map[string]func(context.Context){byPool: h.pool, byOne: h.one, byBarrier: h.barrier, byFutures: h.futures}[j.By]
 	go loop(ctx)
 	select {

@@ -36,10 +36,18 @@ type job struct {
 	Stuck bool
 	// Others waits for the records of the other partitions only.
 	Others bool
+	// Worker has a worker that answers at once transform the records, over HTTP or over
+	// the lines of processes, Batch records a call; 0 is a call for each.
+	Worker route
+	Batch  int
+	// Most is after how many records it ends; 0 is all.
+	Most int64
 
 	Brokers        []string
 	In, Out, Group string
 	Records        int64  // how many are waited for
+	Size           int    // bytes of a value
+	URL            string // of the worker over HTTP
 	Profile        string // directory; empty profiles nothing
 	Program        string // another build of bench that runs the job; empty is this one
 }
@@ -98,6 +106,8 @@ func (j job) run(ctx context.Context) (result, error) {
 		err = j.pipeline(ctx)
 	case byBare:
 		err = j.bare(ctx)
+	case byPlain:
+		err = j.plain(ctx)
 	default:
 		err = j.byHand(ctx)
 	}
@@ -157,6 +167,11 @@ func (j job) bare(ctx context.Context) error {
 // pipeline is Seriatim, from its first connection to the commit and the end of
 // its membership. With a stuck record it ends when the others are settled.
 func (j job) pipeline(ctx context.Context) error {
+	transform, end, err := j.transform()
+	if err != nil {
+		return err
+	}
+	defer end()
 	pipeline, err := processor.New(processor.Options{
 		Name:         "bench",
 		Instance:     "bench",
@@ -167,7 +182,8 @@ func (j job) pipeline(ctx context.Context) error {
 		Window:       processor.Window{Records: j.Window},
 		DrainTimeout: time.Second,
 		ExactlyOnce:  j.ExactlyOnce,
-	}, j.transform())
+		Batch:        processor.Batch{Records: j.Batch, Wait: 100 * time.Millisecond},
+	}, transform)
 	if err != nil {
 		return err
 	}
@@ -202,10 +218,15 @@ func (j job) pipeline(ctx context.Context) error {
 	return <-ended
 }
 
-func (j job) transform() processor.Transform {
+// transform returns the transform, and what ends it.
+func (j job) transform() (t processor.Transform, end func(), err error) {
+	if j.Worker != nobody {
+		return j.ask()
+	}
+	end = func() {}
 	inner := transform.Simulate(transform.SimulateOptions{Latency: j.Latency, Sigma: j.Sigma, Seed: 1})
 	if !j.Stuck {
-		return inner
+		return inner, end, nil
 	}
 	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 		if in.Partition == 0 && in.Offset == stuckOffset {
@@ -213,7 +234,7 @@ func (j job) transform() processor.Transform {
 			return ctx.Err()
 		}
 		return inner.Transform(ctx, in, out)
-	})
+	}), end, nil
 }
 
 // profile starts a profile of the CPU and returns what ends it and adds one of

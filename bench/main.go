@@ -27,6 +27,8 @@ func main() {
 			run, args = hanging, args[1:]
 		case childCommand:
 			run, args = child, args[1:]
+		case workerCommand:
+			run, args = work, args[1:]
 		}
 	}
 	if err := run(ctx, args); err != nil {

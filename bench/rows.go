@@ -35,6 +35,8 @@ var (
 	pass      = job{Workers: workers, Window: fastWindow}
 	lognormal = job{Workers: workers, Window: window, Latency: 10 * time.Millisecond, Sigma: 1}
 	bareLoop  = job{By: byBare}
+	askHTTP   = job{Workers: workers, Window: window, Worker: overHTTP, Most: 100_000}
+	askLines  = job{Workers: workers, Window: window, Worker: overLines, Most: 200_000}
 	onceOnly  = job{Workers: workers, Window: fastWindow, ExactlyOnce: true}
 )
 
@@ -79,6 +81,32 @@ var bars = []row{
 		input: topic{partitions: 8, records: 1_000_000, size: 100},
 		a:     stuck(pass, true), b: new(stuck(pass, false)), bar: 0.95, pairs: 7,
 	},
+	{
+		name:  "workers over HTTP / a plain client",
+		input: topic{partitions: 6, records: 100_000, size: 100},
+		a:     askHTTP, b: &job{Workers: workers, By: byPlain, Worker: overHTTP, Most: 100_000}, bar: 0.80, pairs: 9,
+	},
+	{
+		name:  "workers over lines / over HTTP",
+		input: topic{partitions: 6, records: 100_000, size: 100},
+		a:     askLines, b: &askHTTP, bar: 2, pairs: 7,
+	},
+	{
+		name:  "workers over HTTP, batches of 1000 / single calls",
+		input: topic{partitions: 6, records: 250_000, size: 100},
+		a:     batched(askHTTP), b: &askHTTP, bar: 10, pairs: 7,
+	},
+	{
+		name:  "workers over lines, batches of 1000 / single calls",
+		input: topic{partitions: 6, records: 250_000, size: 100},
+		a:     batched(askLines), b: &askLines, pairs: 7,
+	},
+}
+
+// batched is a job in batches of 1000, that takes all there is.
+func batched(j job) job {
+	j.Batch, j.Most, j.Window = 1000, 0, fastWindow
+	return j
 }
 
 // with is a job with another window.
@@ -163,6 +191,18 @@ func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error
 	for _, n := range want {
 		j.Records += n
 	}
+	if j.Most > 0 {
+		j.Records = j.Most
+	}
+	if j.Worker == overHTTP {
+		url, end, err := startEcho(ctx)
+		if err != nil {
+			return result{}, err
+		}
+		defer end()
+		j.URL = url
+	}
+	j.Size = r.input.size
 	if err := b.create(ctx, j.Out, r.input.partitions); err != nil {
 		return result{}, err
 	}
@@ -170,7 +210,7 @@ func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error
 	if err != nil {
 		return result{}, err
 	}
-	if j.By != byPool && (check || j.By == "" && j.Latency > 0) {
+	if j.Most == 0 && j.By != byPool && j.By != byPlain && (check || j.By == "" && j.Latency > 0) {
 		if err := b.verify(ctx, j.Out, want, j.ExactlyOnce); err != nil {
 			return result{}, err
 		}
