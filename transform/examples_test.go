@@ -32,7 +32,8 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(name+" over HTTP", func(t *testing.T) {
 			t.Parallel()
-			client := connect(t, startExample(t, test.http...), transform.HTTPOptions{})
+			callbacks, _ := serveCallbacks(t)
+			client := connect(t, startExample(t, test.http...), transform.HTTPOptions{Timeout: exampleTimeout, Callbacks: callbacks})
 			checkExample(t, client, test.receipt)
 			if name == "node" {
 				checkBatch(t, client)
@@ -44,7 +45,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v; the tests need Node 20 and Python 3", err)
 			}
-			p, _ := pool(t, "", transform.ExecOptions{Command: append([]string{program}, test.exec[1:]...), Timeout: time.Minute})
+			p, _ := pool(t, "", transform.ExecOptions{Command: append([]string{program}, test.exec[1:]...), Timeout: exampleTimeout})
 			checkExample(t, p, test.receipt)
 			if name == "node" {
 				checkBatch(t, p)
@@ -52,6 +53,9 @@ func TestExamples(t *testing.T) {
 		})
 	}
 }
+
+// exampleTimeout is less than the slow record takes.
+const exampleTimeout = 5 * time.Second
 
 // startExample runs a worker and returns its address. With the test it is ended by
 // SIGTERM, which it must obey.
@@ -133,6 +137,13 @@ func checkExample(t *testing.T, worker processor.Transform, receipt string) {
 		if !errors.As(err, &f) || f.Kind != test.kind || f.After != test.after || !strings.HasSuffix(err.Error(), test.says) {
 			t.Errorf("%s: got %v, want %v after %v: … %s", name, err, test.kind, test.after, test.says)
 		}
+	}
+
+	in := input()
+	in.Offset, in.Value, in.Note = 1000, []byte(`{"account":"slow","seconds":6}`), "é\n"
+	got, err := processor.Call(t.Context(), worker, in)
+	if want := `"noted":"é\n"`; err != nil || len(got) != 1 || !strings.Contains(string(got[0].Value), want) {
+		t.Errorf("more time, and an earlier note: got %q and error %v, want %s", show(got), err, want)
 	}
 
 	// A side effect of a record happens once, however often the record comes.

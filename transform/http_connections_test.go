@@ -448,3 +448,94 @@ func BenchmarkHTTP(b *testing.B) {
 		}
 	})
 }
+
+// A connection that was used before leads nowhere any more: nothing is answered on it, and
+// nothing closes it. The attempt that meets it times out, and the next one has another.
+func TestHTTPHalfOpenConnection(t *testing.T) {
+	worker := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	proxy := newFreezer(t, worker.Listener.Addr().String())
+	client := connect(t, "http://"+proxy.Addr().String(), transform.HTTPOptions{Timeout: 300 * time.Millisecond, Connections: 1})
+	if _, err := processor.Call(t.Context(), client, input()); err != nil {
+		t.Fatal(err)
+	}
+	proxy.freeze()
+	_, err := processor.Call(t.Context(), client, input())
+	if f := failure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no complete reply within 300ms") {
+		t.Errorf("got %v: %v, want retry and the timeout named", f.Kind, err)
+	}
+	if _, err := processor.Call(t.Context(), client, input()); err != nil {
+		t.Errorf("the next attempt: %v", err)
+	}
+}
+
+// A freezer forwards connections, until those that there are are frozen: they stay open,
+// and nothing comes through any more.
+type freezer struct {
+	net.Listener
+
+	mu     sync.Mutex
+	frozen chan struct{} // closed when the connections of now are
+	conns  []net.Conn
+}
+
+func newFreezer(t *testing.T, to string) *freezer {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &freezer{Listener: listener, frozen: make(chan struct{})}
+	var forwarding sync.WaitGroup
+	forwarding.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			f.mu.Lock()
+			frozen := f.frozen
+			f.conns = append(f.conns, in, out)
+			f.mu.Unlock()
+			forwarding.Go(func() { forward(in, out, frozen) })
+			forwarding.Go(func() { forward(out, in, frozen) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		f.mu.Lock()
+		for _, c := range f.conns {
+			_ = c.Close()
+		}
+		f.mu.Unlock()
+		forwarding.Wait()
+	})
+	return f
+}
+
+// forward copies until the connections are frozen.
+func forward(from, to net.Conn, frozen <-chan struct{}) {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := from.Read(buffer)
+		select {
+		case <-frozen:
+			return
+		default:
+		}
+		if _, errWrite := to.Write(buffer[:n]); err != nil || errWrite != nil {
+			return
+		}
+	}
+}
+
+func (f *freezer) freeze() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.frozen)
+	f.frozen = make(chan struct{})
+}

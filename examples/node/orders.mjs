@@ -1,5 +1,6 @@
 // The transform of both examples: it charges an order, or each of an array of them.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { deduplicate, Reject, Retry } from '../../sdk/node/index.js'; // 'seriatim' where it is installed
 
 let receipts = 0;
@@ -15,11 +16,17 @@ async function charge(order) {
 // in index.d.ts.
 const once = deduplicate();
 
-export async function transform(record) {
+export async function transform(record, { lastNote, note, extend }) {
   if (record.headers.some(([name, value]) => name === 'Test' && String(value) === 'yes')) return null; // no output
   if (record.value === null) return { value: null }; // a tombstone stays one
   const order = parse(record);
   if (Array.isArray(order)) return order.map((one) => ({ value: JSON.stringify(one) }));
+  if (order.account === 'slow') {
+    await note('the bank was asked'); // the next attempt might look for the answer first
+    await extend(order.seconds * 1000 + 10_000);
+    await sleep(order.seconds * 1000);
+    order.noted = lastNote;
+  }
   const receipt = await once(record.idempotencyKey, () => charge(order));
   return {
     value: JSON.stringify({ ...order, receipt }),

@@ -13,11 +13,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Callable
 
 
 class Reject(Exception):
@@ -45,7 +48,16 @@ class Record:
     attempt: int  # counts from 1
     deadline: int  # when Seriatim gives up, milliseconds since 1970
     idempotency_key: str
-    note: str = ""  # that an earlier attempt has left
+    noted: str  # what an earlier attempt noted last, or ""
+    report: Callable  # (what, value) to Seriatim, while this attempt runs
+
+    def extend(self, ms):
+        """Asks for more time: so many milliseconds from now."""
+        self.report("extend", ms)
+
+    def note(self, text):
+        """Leaves a note for the next attempt, up to 1 KiB."""
+        self.report("note", text)
 
 
 def transform(record):
@@ -67,6 +79,11 @@ def transform(record):
         raise Reject("the value is no JSON object or array")
     if order.get("account") == "busy":
         raise Retry("the bank is busy", 1)
+    if order.get("account") == "slow":
+        record.note("the bank was asked")  # the next attempt might look for the answer first
+        record.extend(int(order["seconds"] * 1000) + 10_000)
+        time.sleep(order["seconds"])
+        order["noted"] = record.noted
     # A bank that knows the key would not be charged twice.
     order["receipt"] = record.idempotency_key
     return [{"value": compact(order), "headers": {"content-type": "application/json"}}]
@@ -111,6 +128,9 @@ def reason(error):
 
 
 # --- Over HTTP.
+
+
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the environment says
 
 
 def header_name(field, prefix):
@@ -158,8 +178,19 @@ class Handler(BaseHTTPRequestHandler):
             attempt=int(get("Attempt")),
             deadline=int(get("Deadline-Ms")),
             idempotency_key=self.headers["Idempotency-Key"].strip('"'),
-            note=urllib.parse.unquote(get("Note") or ""),
+            noted=urllib.parse.unquote(get("Note") or ""),
+            report=self.report,
         )
+
+    def report(self, what, value):
+        url = self.headers["Seriatim-Attempt-Url"]
+        if url is None:
+            return  # callbacks are not configured
+        method, body = ("PUT", value) if what == "note" else ("POST", json.dumps({"ms": value}))
+        try:
+            direct.open(urllib.request.Request(f"{url}/{what}", body.encode(), method=method), timeout=5).close()
+        except OSError:
+            pass  # the attempt is over (409), or nobody listens
 
     def reply(self, status, headers, body=b""):
         self.send_response(status)
@@ -205,7 +236,7 @@ def serve(port):
 # --- Over lines.
 
 
-def answer(message):
+def answer(message, report):
     headers = [
         (name, from_json(value))
         for name, values in message["headers"].items()
@@ -217,7 +248,8 @@ def answer(message):
         value=from_json(message["value"]),
         headers=headers,
         deadline=message["deadline_ms"],
-        note=message.get("note", ""),
+        noted=message.get("note", ""),
+        report=report,
     )
     try:
         return {"outputs": [output_json(output) for output in transform(record)]}
@@ -242,7 +274,8 @@ def stdio(threads):
 
     def handle(line):
         message = json.loads(line)
-        send({"id": message["id"], **answer(message)})
+        call = {"id": message["id"]}
+        send({**call, **answer(message, lambda what, value: send({**call, what: value}))})
 
     send({"seriatim": 1})
     with ThreadPoolExecutor(threads) as pool:

@@ -15,7 +15,6 @@ async function transform(record, { attempt, lastNote, note, extend }) {
   if (value.endsWith('/1/5')) {
     if (!lastNote) {
       await note('salary service called');
-      await sleep(100); // the note is on its way
       process.exit(7);
     }
     return { value: `${value} after ${lastNote}` };

@@ -9,7 +9,7 @@ import (
 )
 
 // pages name tests as proof of what they say.
-var pages = []string{"ARCHITECTURE.md", "docs/promises.md"}
+var pages = []string{"ARCHITECTURE.md", "docs/promises.md", "docs/failures.md"}
 
 var (
 	named    = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`")

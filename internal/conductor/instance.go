@@ -83,7 +83,7 @@ func (i *instance) config() settings {
 			"window":        settings{"records": p.Window, "bytes": fmt.Sprintf("%dMiB", windowBytes>>20)},
 			"transform":     i.transform(),
 			"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms"},
-			"hedge":         settings{"after": p.Hedge.String(), "budget": "100%"},
+			"hedge":         settings{"after": p.Hedge.String(), "budget": "20%"},
 			"on_exhausted":  "dead_letter",
 			"dead_letter":   settings{"topic": i.run.dead},
 			"output":        settings{"topic": i.run.out},

@@ -29,8 +29,8 @@ const (
 // What a plan with workers of its own is configured with.
 const (
 	nodes       = 3 // processes over HTTP
-	callTimeout = 3 * time.Second
-	hedgeAfter  = 300 * time.Millisecond
+	callTimeout = 4 * time.Second
+	hedgeAfter  = 500 * time.Millisecond
 	// lateBy is how long after its timeout a call that hangs is answered, unless
 	// it was cancelled.
 	lateBy = time.Second

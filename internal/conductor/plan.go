@@ -347,7 +347,8 @@ func processes(s *script) { s.workers(NodeExec) }
 
 func (s *script) workers(service Service) {
 	p := s.plan
-	p.Service, p.Hedge, p.Hangs, p.Rate = service, hedgeAfter, 10, 200
+	p.Service, p.Hedge, p.Hangs = service, hedgeAfter, 10
+	p.Rate, p.Workers = 200, 16 // what workers in Node manage that ask in their turn
 	// A record may be in any number of processes that are killed. So many attempts at
 	// those that always fail would hold up everything.
 	p.Attempts, p.Mix[history.Exhausted] = 50, 0
@@ -358,9 +359,7 @@ func (s *script) workers(service Service) {
 			s.add(at, atWork, Kill, 0)
 		}
 	})
-	s.each(8*time.Second, 12*time.Second, func(at time.Duration) {
-		s.add(at, s.instance(), Kill, s.between(0, 2*time.Second))
-	})
+	s.volleys()
 }
 
 // atWork is whom a step is about that is about workers.

@@ -25,7 +25,7 @@ export async function stdio(handler) {
 
   const running = new Set();
   for await (const line of linesOf(process.stdin)) {
-    const answering = answer(JSON.parse(line), run, send).finally(() => running.delete(answering));
+    const answering = answer(JSON.parse(line), run, send, flush).finally(() => running.delete(answering));
     running.add(answering);
   }
   endSoon();
@@ -33,18 +33,17 @@ export async function stdio(handler) {
   flush();
 }
 
-async function answer(line, run, send) {
+async function answer(line, run, send, flush) {
   const { id } = line;
   const { signal, more, clear } = deadline((line.batch?.[0] ?? line).deadline_ms);
+  const report = (what) => {
+    send({ id, ...what });
+    flush(); // a note is for those who die of what they do next
+    return true;
+  };
   const calls = {
-    extend: async (ms = undefined) => {
-      send({ id, extend: more(ms) });
-      return true;
-    },
-    note: async (text) => {
-      send({ id, note: noteOf(text) });
-      return true;
-    },
+    extend: async (ms = undefined) => report({ extend: more(ms) }),
+    note: async (text) => report({ note: noteOf(text) }),
   };
   const one = async (record, calls) => answerOf(await run(recordOf(record), contextOf(record, signal, calls)));
   if (line.batch) {

@@ -176,6 +176,12 @@ test('lines: the deadline aborts, and more time puts it off', async (t) => {
   assert.deepEqual(await answer(), { id: 3, outputs: [{ value: '{"taken":[true,true,true],"aborted":false}' }] });
 });
 
+test('lines: a note gets out before the process dies', async (t) => {
+  const { send, answer } = await piped(t);
+  send(1, order('notes'));
+  assert.deepEqual(await answer(), { id: 1, note: 'before the end' });
+});
+
 test('lines: the end of the input lets finish what runs, then the process ends', async (t) => {
   const { child, send, answer, ended } = await piped(t);
   send(1, order('released'));

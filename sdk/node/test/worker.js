@@ -25,6 +25,7 @@ const acts = {
   // What takes time.
   released: async () => { await released; return { value: 'released' }; },
   aborted: (_, { signal }) => new Promise((resolve) => { signal.addEventListener('abort', () => resolve({ value: signal.reason.message })); }),
+  notes: async (_, { note }) => { await note('before the end'); process.kill(process.pid, 'SIGKILL'); return never(); },
   extend: async (_, { signal, extend, note }) => {
     const taken = [await extend(60_000), await extend(), await note('half done')];
     return { value: JSON.stringify({ taken, aborted: signal.aborted }) };
