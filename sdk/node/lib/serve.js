@@ -61,9 +61,9 @@ export async function serve(handler, { port = 9000, host = '127.0.0.1', concurre
 // A reply is [status, headers, body].
 async function replyTo(req, run, signal) {
   if (req.method !== 'POST') return [405, { Allow: 'POST' }];
-  if (Number(req.headers['content-length']) > MAX_BODY) return failure(413, `the body has more than ${MAX_BODY} bytes`);
   try {
     const body = await bodyOf(req);
+    if (!body) return failure(413, `the body has more than ${MAX_BODY} bytes`, { Connection: 'close' });
     const calls = callsOf(req.headers['seriatim-attempt-url']);
     if ('seriatim-batch' in req.headers) return await batchReply(body, run, signal, inBatch(calls));
     return reply(await run(recordFrom(req, body), contextFrom(req, signal, calls)));
@@ -72,12 +72,14 @@ async function replyTo(req, run, signal) {
   }
 }
 
+// bodyOf returns nothing if the body is too large.
 async function bodyOf(req) {
+  if (Number(req.headers['content-length']) > MAX_BODY) return undefined;
   const parts = [];
   let size = 0;
   for await (const part of req) {
     size += part.length;
-    if (size > MAX_BODY) throw new Error('the body does not end'); // this closes the connection
+    if (size > MAX_BODY) return undefined;
     parts.push(part);
   }
   return Buffer.concat(parts);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { Agent, createServer } from 'node:http';
+import { Agent, createServer, request } from 'node:http';
 import { test } from 'node:test';
 
 import { Reject, Retry, serve } from '../index.js';
@@ -99,6 +99,24 @@ test('a body that says it is huge is refused', async (t) => {
   const [res] = await once(req, 'response');
   assert.equal(res.statusCode, 413);
   req.destroy();
+});
+
+test('a body that never ends is cut off', async (t) => {
+  const url = await start(t, () => assert.fail('was called'));
+  const req = request(url, { method: 'POST' });
+  const piece = Buffer.alloc(1 << 20);
+  let sent = 0;
+  let status = 413; // the reply may be lost with the connection
+  req.on('response', (res) => { status = res.statusCode; }).on('error', () => {}); // it cannot send all
+  const closed = new Promise((resolve) => { req.on('close', resolve); });
+  const more = () => {
+    while (!req.destroyed && sent++ < 1000 && req.write(piece));
+  };
+  req.on('drain', more);
+  more();
+  await closed;
+  assert.equal(status, 413);
+  assert.ok(sent > 100 && sent < 400, `after ${sent} MiB`);
 });
 
 test('record headers may be many and large', async (t) => {
