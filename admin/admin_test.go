@@ -65,6 +65,7 @@ func orders() processor.Status {
 		Transactions: map[string]uint64{"committed": 8, "aborted": 1},
 		StateWrites:  map[string]uint64{"attempts": 5},
 		StateIgnored: map[string]uint64{"torn": 1},
+		Replies:      map[string]uint64{"reused": 3},
 		Rebalances:   2,
 		LimitedBy:    map[string]float64{"input": 0.25, "workers": 0.75},
 	}

@@ -100,6 +100,7 @@ var (
 	commitsDesc    = desc("commits_total", "Commits, by result.", "pipeline", "result")
 	transactsDesc  = desc("transactions_total", "Transactions of exactly-once delivery, by result.", "pipeline", "result")
 	writesDesc     = desc("state_writes_total", "Records written to the state topic, by kind.", "pipeline", "kind")
+	repliesDesc    = desc("replies_total", "Results that waited behind the head of their partition, by what became of them in the reply log.", "pipeline", "result")
 	ignoredDesc    = desc("state_ignored_total", "Records of the state topic that were ignored, by kind.", "pipeline", "kind")
 	rebalancesDesc = desc("rebalances_total", "Assignments, revocations and losses that named a partition.", "pipeline")
 	limitedDesc    = desc("limited_by", "What kept the pipeline from going faster: share of the last 10 seconds, by reason.", "pipeline", "reason")
@@ -109,7 +110,7 @@ var (
 
 // Describe sends all that Collect may send.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, breakerDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, writesDesc, ignoredDesc, rebalancesDesc, limitedDesc, deadDesc, gapsDesc} {
+	for _, d := range []*prometheus.Desc{upDesc, problemsDesc, attemptsDesc, breakerDesc, retriesDesc, hedgesDesc, commitsDesc, transactsDesc, writesDesc, ignoredDesc, repliesDesc, rebalancesDesc, limitedDesc, deadDesc, gapsDesc} {
 		ch <- d
 	}
 	for _, s := range ofPartitions {
@@ -147,6 +148,9 @@ func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 	}
 	for kind, n := range s.StateWrites {
 		ch <- prometheus.MustNewConstMetric(writesDesc, prometheus.CounterValue, float64(n), name, kind)
+	}
+	for result, n := range s.Replies {
+		ch <- prometheus.MustNewConstMetric(repliesDesc, prometheus.CounterValue, float64(n), name, result)
 	}
 	for kind, n := range s.StateIgnored {
 		ch <- prometheus.MustNewConstMetric(ignoredDesc, prometheus.CounterValue, float64(n), name, kind)

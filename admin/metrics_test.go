@@ -91,6 +91,7 @@ seriatim_paused{partition="0",pipeline="orders",topic="orders.in"} 1
 seriatim_paused{partition="1",pipeline="orders",topic="orders.in"} 0
 seriatim_problems{pipeline="orders"} 1
 seriatim_rebalances_total{pipeline="orders"} 2
+seriatim_replies_total{pipeline="orders",result="reused"} 3
 seriatim_retries_waiting{pipeline="orders"} 5
 seriatim_settled_total{partition="0",pipeline="orders",topic="orders.in"} 41
 seriatim_settled_total{partition="1",pipeline="orders",topic="orders.in"} 0
@@ -162,6 +163,7 @@ func TestLabelsAreClosed(t *testing.T) {
 		"seriatim_retries_waiting":            pipeline,
 		"seriatim_limited_by":                 {"pipeline", "reason"},
 		"seriatim_transactions_total":         {"pipeline", "result"},
+		"seriatim_replies_total":              {"pipeline", "result"},
 		"seriatim_state_writes_total":         {"kind", "pipeline"},
 		"seriatim_state_ignored_total":        {"kind", "pipeline"},
 		"seriatim_dead_letters_total":         {"partition", "pipeline", "reason", "topic"},

@@ -227,7 +227,8 @@ type Breaker struct {
 
 // State says where what is remembered of records outlives a crash and a rebalance.
 type State struct {
-	Topic string `key:"topic"`
+	Topic    string `key:"topic"`
+	ReplyLog bool   `key:"reply_log"` // results that wait are stored too
 }
 
 // Output says where results go.

@@ -234,6 +234,7 @@ var pipelineFields = []*field{
 	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
 	{key: "state", kind: object, doc: "Where attempts, holds and decisions outlive a crash and a rebalance. Without it they are in memory only. See [state.md](state.md).", fields: []*field{
 		{key: "topic", kind: text, required: true, form: topicForm, formDoc: nameDoc, doc: "A compacted topic; several pipelines may share it."},
+		{key: "reply_log", kind: boolean, def: "false", doc: "Also store results that wait for a slow record before them, so that after a crash or a rebalance they are emitted without another call of the worker."},
 	}},
 	{key: "callbacks", kind: object, doc: "Where workers of `transform.http` may ask for more time and leave notes while they work: see [workers.md](workers.md#while-it-works).", fields: []*field{
 		{key: "listen", kind: text, def: "none", form: listenForm, formDoc: "host:port, or none", doc: "Address of a listener of its own that serves the addresses of attempts and nothing else, of any interface. Each has a token that nobody can guess; there is no other authentication, and no TLS. `none`: workers get no such address."},

@@ -66,7 +66,7 @@ func TestEverySettingArrives(t *testing.T) {
 			Output:   Output{Topic: "{topic}.out", Partition: "key"},
 			Delivery: "exactly_once", AllowOldBrokers: true,
 			Commit: Commit{Interval: time.Second, Records: 500, Transaction: 250 * time.Millisecond}, DrainTimeout: 30 * time.Second,
-			State:     &State{Topic: "orders.state"},
+			State:     &State{Topic: "orders.state", ReplyLog: true},
 			Callbacks: Callbacks{Listen: ":9100", URL: "https://seriatim.example/orders/"},
 		}, {
 			Name: "tunnel",

@@ -278,3 +278,63 @@ func TestDecisionAtAnotherInstance(t *testing.T) {
 	mustBe(t, "partition 1", sequences(t, out, 1), numbers(0, each))
 	awaitForgotten(t, state, group(name), in.topic, partitions)
 }
+
+// TestReplyLogSavesCalls kills an instance that has finished all but the first record of
+// each partition, with a reply log and without, and counts the calls that are repeated.
+func TestReplyLogSavesCalls(t *testing.T) {
+	t.Parallel()
+	const partitions, each = 2, 300
+	const finished = partitions * (each - 1)
+	for _, replies := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reply_log_%v", replies), func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, delivery settings) {
+				in := newInput(t, partitions)
+				out, state := newTopic(t, ".out", partitions), newState(t)
+				in.produce(t, each)
+				worker := newWorker(t)
+				for p := range partitions {
+					worker.hold(fmt.Sprintf("%s/%d/0", in.topic, p))
+				}
+				name := unique(t, "")
+				conf := process(pipeline(name, in.topic, out).with(settings{
+					"transform": settings{"http": settings{"urls": []string{worker.url}, "timeout": "5m"}},
+					"input":     settings{"static_membership": true},
+					"state":     settings{"topic": state, "reply_log": replies},
+				}).with(delivery)).with(settings{"instance": name})
+				i := start(t, conf)
+				i.awaitPartitions(t, name, partitions)
+				await(t, patience, "all others to be finished", func() (bool, string) {
+					n := i.metric(t, "seriatim_attempts_total", `result="ok"`)
+					return n == finished, fmt.Sprint(n)
+				})
+				ctx := within(t, patience)
+				await(t, patience, "their results to be stored", func() (bool, string) {
+					n := 0
+					for _, m := range remembered(ctx, t, state, group(name), in.topic, partitions) {
+						n += len(m.Records)
+					}
+					return !replies || n == finished, fmt.Sprint(n)
+				})
+				i.kill(t)
+				worker.release()
+				i = start(t, conf)
+				awaitCaughtUp(t, patience, group(name), in.topic)
+				repeated := worker.repeats() - partitions // the first of each is called for twice in any case
+				t.Logf("%d of %d finished calls were repeated", repeated, finished)
+				if want := map[bool]int{false: finished, true: 0}[replies]; repeated != want {
+					t.Errorf("%d finished calls were repeated, want %d", repeated, want)
+				}
+				if replies {
+					if n := i.metric(t, "seriatim_replies_total", `result="reused"`); n != finished {
+						t.Errorf("%v stored results were reused, want %d", n, finished)
+					}
+				}
+				i.drain(t)
+				for p := range partitions {
+					mustBe(t, fmt.Sprintf("partition %d", p), sequences(t, out, p), numbers(0, each))
+				}
+				awaitForgotten(t, state, group(name), in.topic, partitions)
+			})
+		})
+	}
+}

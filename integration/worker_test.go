@@ -20,6 +20,7 @@ type worker struct {
 	mu       sync.Mutex
 	statuses map[string]int // of answers, by value
 	held     map[string]bool
+	calls    map[string]int
 }
 
 func newWorker(t *testing.T) *worker {
@@ -30,7 +31,7 @@ func newWorker(t *testing.T) *worker {
 // listen starts a worker at an address.
 func listen(t *testing.T, addr string) *worker {
 	t.Helper()
-	w := &worker{url: "http://" + addr, statuses: make(map[string]int), held: make(map[string]bool)}
+	w := &worker{url: "http://" + addr, statuses: make(map[string]int), held: make(map[string]bool), calls: make(map[string]int)}
 	w.released, w.release = context.WithCancel(context.Background())
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -62,6 +63,16 @@ func (w *worker) answer(value string, status int) {
 	w.statuses[value] = status
 }
 
+// repeats counts the calls for values that it was called for before.
+func (w *worker) repeats() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, calls := range w.calls {
+		n += calls - 1
+	}
+	return n
+}
+
 // ServeHTTP answers one attempt.
 func (w *worker) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	value, err := io.ReadAll(r.Body)
@@ -70,6 +81,7 @@ func (w *worker) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	w.mu.Lock()
 	held, status := w.held[string(value)], w.statuses[string(value)]
+	w.calls[string(value)]++
 	w.mu.Unlock()
 	if held {
 		select {

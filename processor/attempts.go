@@ -134,6 +134,7 @@ func (l *loop) complete(t *tenure, a *attempt) {
 	l.breaker.good(l.now)
 	l.succeeded(t, t.window.Slot(a.seq))
 	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
+	l.storeLater(t, a.seq)
 	l.vindicated(t, a.seq)
 	l.judged(t, a.seq, true)
 }

@@ -30,7 +30,7 @@ func (l *loop) keepHold(t *tenure, seq resequence.Seq) {
 	a := l.attemptsOf(t, s, s.begun)
 	a.Hold = &journal.Hold{Since: h.since, Why: h.why.String(), Reason: journal.Text(h.what)}
 	k.written = max(k.written, s.begun)
-	l.keep(t, "hold", t.ownKey(l, s.record.Offset), journal.Encode(a), nil)
+	l.keep(t, "hold", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(a), nil)
 }
 
 // carryOut does what was decided about a record that t holds.

@@ -29,12 +29,15 @@ var mishaps = []struct {
 }
 
 // mishap has the broker answer one kind of request badly once or a few times.
-func (c *churn) mishap() {
+func (c *churn) mishap() { c.mishapOf("out") }
+
+// mishapOf is mishap with outputs to a certain topic.
+func (c *churn) mishapOf(topic string) {
 	m := mishaps[c.rng.IntN(len(mishaps))]
 	f := kfake.Fault{Keys: []kmsg.Key{m.key}, Err: m.errors[c.rng.IntN(len(m.errors))], Count: 1 + c.rng.IntN(3)}
 	switch m.key {
 	case kmsg.Produce:
-		f.Topic = "out"
+		f.Topic = topic
 	case kmsg.InitProducerID:
 		f.When = func(r kmsg.Request) bool { return r.(*kmsg.InitProducerIDRequest).TransactionalID != nil }
 	}

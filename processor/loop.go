@@ -72,7 +72,8 @@ type loop struct {
 	retries    allowance
 	breaker    *breaker // nil: dead letters are not counted
 	limiter    limiter
-	stateLog   *stateLog            // nil: what is remembered of records is in memory
+	stateLog   *stateLog // nil: what is remembered of records is in memory
+	replies    *replyLog
 	suspects   trial                // records that may kill the process, of all tenures
 	careful    map[*tenure]struct{} // with a trial of their own
 	lanes      map[string][]*lane   // by output topic and partition
@@ -111,6 +112,7 @@ func newLoop(opts *Options) *loop {
 
 		lanes:     make(map[string][]*lane),
 		stateLog:  newStateLog(opts),
+		replies:   new(replyLog),
 		suspects:  trial{most: 1},
 		careful:   make(map[*tenure]struct{}),
 		recreated: make(map[string]string),

@@ -31,6 +31,8 @@ type memory struct {
 	unclean bool
 	fenced  bool  // another owner has begun: nothing is written any more
 	care    trial // records that are counted before each attempt, few at a time
+	// finished are records whose result is stored if it waits for long.
+	finished []resequence.Seq
 }
 
 // kept is what the state topic has of a record, beside its slot.
@@ -81,9 +83,9 @@ func (t *tenure) key(l *loop, offset int64, kind journal.Kind, by string) journa
 	return journal.Key{Group: l.opts.Source.Group, Topic: t.topic, Partition: t.partition, Offset: offset, Kind: kind, By: by}
 }
 
-// ownKey is that of the attempts at a record which t counts.
-func (t *tenure) ownKey(l *loop, offset int64) journal.Key {
-	return t.key(l, offset, journal.KindAttempts, journal.Owner(t.memory.generation))
+// ownKey is key of what t itself writes about a record.
+func (t *tenure) ownKey(l *loop, offset int64, kind journal.Kind) journal.Key {
+	return t.key(l, offset, kind, journal.Owner(t.memory.generation))
 }
 
 // recollect takes state records in the order of their log.
@@ -121,6 +123,7 @@ func (l *loop) learn(t *tenure, r *read) {
 		generation = r.record.Attempts.Generation
 	case r.record.Reply != nil:
 		generation = r.record.Reply.Generation
+		m.Records[r.record.Offset].Reply = nil // the window has ours; others come too late
 	}
 	switch {
 	case generation > m.generation:
@@ -217,7 +220,7 @@ func (l *loop) forgive(t *tenure, s *slot) {
 		l.forgetRecord(k)
 	}
 	if s.kept.written > 0 { // perhaps it has not come back yet
-		l.erase(t.ownKey(l, s.record.Offset))
+		l.erase(t.ownKey(l, s.record.Offset, journal.KindAttempts))
 	}
 	s.kept = nil
 }
@@ -248,7 +251,7 @@ func (l *loop) lineUp(t *tenure, seq resequence.Seq) {
 	}
 	k.written = s.begun + 1
 	n := k.written
-	l.keep(t, "attempts", t.ownKey(l, s.record.Offset), journal.Encode(l.attemptsOf(t, s, n)), func() {
+	l.keep(t, "attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, n)), func() {
 		k.durable = max(k.durable, n)
 		if s := t.window.Slot(seq); k.due && t.phase == open && s != nil && s.kept == k {
 			k.due = false
@@ -262,18 +265,15 @@ func (l *loop) lineUp(t *tenure, seq resequence.Seq) {
 func (l *loop) keepNote(t *tenure, s *slot) {
 	if k := t.keep(s); k != nil && !t.memory.fenced {
 		k.written = max(k.written, s.begun)
-		l.write("note", t.ownKey(l, s.record.Offset), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
+		l.write("note", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
 	}
 }
 
 // attemptsOf is what is written of a record with so many attempts.
 func (l *loop) attemptsOf(t *tenure, s *slot, begun int32) journal.Attempts {
 	a := journal.Attempts{
-		Generation: t.memory.generation, Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
+		Generation: t.memory.generation, TopicID: t.idText(), Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
 		Note: s.noteText(), Value: s.kept.value,
-	}
-	if t.topicID != ([16]byte{}) {
-		a.TopicID = topicID(t.topicID)
 	}
 	if s.first != 0 {
 		a.First = l.epoch.Add(time.Duration(s.first))
@@ -290,7 +290,7 @@ func (l *loop) succeeded(t *tenure, s *slot) {
 	if s.kept == nil || s.kept.written == 0 || t.memory.fenced {
 		return
 	}
-	own := t.ownKey(l, s.record.Offset)
+	own := t.ownKey(l, s.record.Offset, journal.KindAttempts)
 	if s.kept.value != "" { // which a person gave it, and which stays
 		s.kept.failed = 0
 		l.write("attempts", own, journal.Encode(l.attemptsOf(t, s, 0)), nil)
@@ -313,9 +313,15 @@ var errCutOff = errors.New("an attempt was cut off: seriatim ended in the midst 
 func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	m, s := t.memory, t.window.Slot(seq)
 	known := m.Records[s.record.Offset]
-	if known != nil && known.Attempts != nil && !t.reading(known.Attempts.TopicID) {
+	if known != nil && (known.Attempts != nil && !t.reading(known.Attempts.TopicID) || known.Reply != nil && !t.reading(known.Reply.TopicID)) {
 		l.forgetRecord(known) // of a topic that had this name before
 		known = nil
+	}
+	if known != nil && known.Reply != nil {
+		reply := known.Reply
+		known.Reply = nil // the window has it
+		l.reuse(t, seq, reply)
+		return
 	}
 	if known == nil || known.Attempts == nil {
 		if m.unclean && seq < resequence.Seq(l.opts.Window.Records) {
@@ -362,9 +368,17 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	}
 }
 
+// idText is the id of the topic that t reads; empty if it is not known.
+func (t *tenure) idText() string {
+	if t.topicID == [16]byte{} {
+		return ""
+	}
+	return topicID(t.topicID)
+}
+
 // reading reports whether an id is that of the topic that t reads, as far as both are known.
 func (t *tenure) reading(id string) bool {
-	return id == "" || t.topicID == [16]byte{} || id == topicID(t.topicID)
+	return id == "" || t.idText() == "" || id == t.idText()
 }
 
 // remembered sees to it that the slot of an exhausted record has a failure.
@@ -385,6 +399,7 @@ func (l *loop) leave(t *tenure) {
 	if !m.ready || t.tracker == nil {
 		return
 	}
+	l.storeOf(t, 0)
 	for seq := resequence.Seq(t.tracker.Settled()); seq < t.window.Next(); seq++ {
 		s := t.window.Slot(seq)
 		if s.kept == nil || s.state != waiting && s.state != running && s.state != backoff {
@@ -394,7 +409,7 @@ func (l *loop) leave(t *tenure) {
 		if s.state == running {
 			begun--
 		}
-		switch key := t.ownKey(l, s.record.Offset); {
+		switch key := t.ownKey(l, s.record.Offset, journal.KindAttempts); {
 		case begun > 0:
 			l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun)), nil)
 		case s.kept.written > 0:

@@ -41,7 +41,10 @@ type Options struct {
 	Breaker         Breaker // of DeadLetter only
 	// StateTopic is a compacted topic in which the attempts at records, holds and decisions
 	// outlive a crash and a rebalance. Empty: they are in memory only.
-	StateTopic   string
+	StateTopic string
+	// ReplyLog also stores results that wait behind the head of their partition, so that
+	// they are emitted after a crash without another call. It needs StateTopic.
+	ReplyLog     bool
 	Commit       Commit
 	DrainTimeout time.Duration // 10s
 
@@ -181,6 +184,7 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.Breaker.Ratio < 0 || o.Breaker.Ratio >= 1 || o.Breaker.Over < 0, "Breaker: Ratio %v or Over %v is out of range", o.Breaker.Ratio, o.Breaker.Over)
 	bad(o.Breaker.Ratio > 0 && o.OnExhausted != DeadLetter, "Breaker: belongs to OnExhausted DeadLetter")
 	bad(slices.Contains(o.Source.Topics, o.DeadLetterTopic), "DeadLetterTopic: %s is also an input topic", o.DeadLetterTopic)
+	bad(o.ReplyLog && o.StateTopic == "", "ReplyLog: needs StateTopic")
 	bad(o.StateTopic != "" && (slices.Contains(o.Source.Topics, o.StateTopic) || o.StateTopic == o.DeadLetterTopic || o.StateTopic == o.Output.Topic),
 		"StateTopic: %s is also an input, output or dead-letter topic", o.StateTopic)
 	for _, topic := range o.Source.Topics {

@@ -60,7 +60,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		next := newLoop(&p.opts)
 		next.counters, next.attempts, next.rebalances, next.seen = old.counters, old.attempts, old.rebalances, old.seen
 		if next.stateLog != nil {
-			next.stateLog.counts = old.stateLog.counts
+			next.stateLog.counts, next.replies = old.stateLog.counts, &replyLog{stored: old.replies.stored, skipped: old.replies.skipped, reused: old.replies.reused}
 		}
 		p.loop.Store(next)
 	}

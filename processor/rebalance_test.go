@@ -31,6 +31,7 @@ type churn struct {
 	drain       time.Duration
 	hedge       processor.Hedges
 	batch       processor.Batch
+	state       string // topic; empty: none
 
 	members  []*running
 	joined   int
@@ -53,6 +54,7 @@ func (c *churn) join() {
 	opts.DrainTimeout = c.drain
 	opts.ExactlyOnce = c.exactlyOnce
 	opts.Hedge, opts.Batch = c.hedge, c.batch
+	opts.StateTopic, opts.ReplyLog = c.state, c.state != ""
 	c.joined++
 	c.members = append(c.members, c.b.run(opts, c.transform))
 }

@@ -43,7 +43,7 @@ func newStateLog(opts *Options) *stateLog {
 		topic: opts.StateTopic, written: &written{wake: make(chan struct{}, 1)},
 		judged: make(map[int32]int64), told: make(map[string]time.Time),
 		counts: &stateCounts{
-			writes:  map[string]uint64{"open": 0, "attempts": 0, "note": 0, "hold": 0, "decision": 0, "delete": 0},
+			writes:  map[string]uint64{"open": 0, "attempts": 0, "note": 0, "hold": 0, "decision": 0, "reply": 0, "delete": 0},
 			ignored: map[string]uint64{"foreign": 0, "torn": 0, "oversized": 0, "older": 0},
 		},
 	}

@@ -49,10 +49,14 @@ type Status struct {
 	RetriesWaiting int
 	BreakerOpen    bool // too many records were dead letters: see Breaker
 	// StateWrites are the records written to Options.StateTopic, by kind: open, attempts,
-	// note, hold, decision, delete. StateIgnored are those that were read and ignored, by kind:
+	// note, hold, decision, reply, delete. StateIgnored are those that were read and ignored, by kind:
 	// foreign, torn, oversized, older. Both are empty without one.
 	StateWrites, StateIgnored map[string]uint64
-	Rebalances                uint64 // assignments, revocations and losses that named a partition
+	// Replies are the results that wait behind the head of their partition, by result:
+	// stored, skipped (too large, or the state topic is too slow), reused (emitted without
+	// another call). Empty without Options.ReplyLog.
+	Replies    map[string]uint64
+	Rebalances uint64 // assignments, revocations and losses that named a partition
 }
 
 // A Problem is one reason why records wait.
@@ -156,6 +160,9 @@ func (l *loop) status() Status {
 	}
 	if l.stateLog != nil {
 		s.StateWrites, s.StateIgnored = maps.Clone(l.stateLog.counts.writes), maps.Clone(l.stateLog.counts.ignored)
+	}
+	if l.opts.ReplyLog {
+		s.Replies = map[string]uint64{"stored": l.replies.stored, "skipped": l.replies.skipped, "reused": l.replies.reused}
 	}
 	if x := l.txn; x != nil {
 		s.Transactions = map[string]uint64{"committed": x.committed, "aborted": x.aborted}

@@ -46,9 +46,9 @@ func processorOptions(c config.Pipeline) processor.Options {
 	if c.Batch != nil {
 		batch = processor.Batch(*c.Batch)
 	}
-	var state string
+	var state config.State
 	if c.State != nil {
-		state = c.State.Topic
+		state = *c.State
 	}
 	return processor.Options{
 		Name: c.Name,
@@ -84,7 +84,8 @@ func processorOptions(c config.Pipeline) processor.Options {
 		OnExhausted:     onExhausted[c.OnExhausted],
 		DeadLetterTopic: deadLetter,
 		Breaker:         breaker,
-		StateTopic:      state,
+		StateTopic:      state.Topic,
+		ReplyLog:        state.ReplyLog,
 		Commit:          processor.Commit(c.Commit),
 		ExactlyOnce:     c.Delivery == "exactly_once",
 		AllowOldBrokers: c.AllowOldBrokers,

@@ -56,6 +56,7 @@ var bugs = []bug{
 	{"key-changes-with-attempts", "each attempt has an idempotency key of its own", broker, "TestIdempotencyKeyIsTheSameAtEveryAttempt"},
 	{"panic-filters", "a transform that panics has filtered its record", virtual, "TestExhaustedRecordStopsItsPartition"},
 	{"attempt-before-its-count", "an attempt begins before the state topic has its count", virtual, "TestRefusedCounts"},
+	{"stored-reply-filters", "a result that was stored is taken for none", virtual, "TestReplyLog"},
 	{"retry-of-another-record", "the timer of a retry reads the memory of its attempt, which is in use again", broker, "TestFailedRecordsAreAttemptedAgain"},
 	{"outage-uses-attempts-up", "attempts count while the worker's deployment is wrong", virtual, "TestOutagePausesDispatchAndProbes"},
 	{"spill-dropped", "what the window has no room for is forgotten", virtual, "TestFullWindowPausesItsPartitionAlone"},

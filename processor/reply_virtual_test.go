@@ -1,0 +1,189 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"seriatim/processor"
+)
+
+// callLog counts the calls for each record.
+type callLog struct {
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+func (c *callLog) note(in processor.Input) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls == nil {
+		c.calls = make(map[string]int)
+	}
+	c.calls[fmt.Sprintf("%d/%d", in.Partition, in.Offset)]++
+}
+
+// of is how often a record was called for.
+func (c *callLog) of(partition, offset int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[fmt.Sprintf("%d/%d", partition, offset)]
+}
+
+// A finished result that waits behind a slow head is emitted after a crash, or a
+// handover, without another call: one output, none, several, with keys and headers.
+func TestReplyLog(t *testing.T) {
+	const records, large = 100, 77
+	for _, exactlyOnce := range []bool{false, true} {
+		for _, crash := range []bool{false, true} {
+			t.Run(fmt.Sprintf("exactly once %v, crash %v", exactlyOnce, crash), func(t *testing.T) {
+				stateful(t, 1, func(b *bed) {
+					var calls callLog
+					transform := func(stuck bool) processor.TransformFunc {
+						return func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+							calls.note(in)
+							switch {
+							case in.Offset == 10 && stuck:
+								<-ctx.Done()
+								return ctx.Err()
+							case in.Offset == 20: // filtered
+							case in.Offset == 30:
+								out.Add([]byte("30 a")).Key = []byte{0xff}
+								out.Add(nil).Key = nil
+							case in.Offset == large:
+								out.Add([]byte(strings.Repeat("x", 1<<20)))
+							default:
+								out.Add(in.Value)
+							}
+							return nil
+						}
+					}
+					b.create("wide", 1, map[string]string{"max.message.bytes": "4000000"})
+					opts, wire := b.mortal("one")
+					opts.ExactlyOnce, opts.ReplyLog, opts.Output.Topic = exactlyOnce, true, "wide"
+					b.produce("in", 0, 0, records)
+					r := b.run(opts, transform(true))
+					b.eventually("all others are stored", func() bool { return b.status(r).Replies["stored"] == records-10-1-1 })
+					b.eventually("what comes before is committed", func() bool { return b.committed(0) == 10 })
+					<-time.After(time.Second)
+					if s := b.status(r).Replies; s["skipped"] != 1 || s["reused"] != 0 {
+						b.t.Errorf("replies are %v", s)
+					}
+					if crash {
+						wire.cut()
+					} else {
+						_ = r.stop() // its drain is not over in time
+					}
+					opts, _ = b.mortal("two")
+					opts.ExactlyOnce, opts.ReplyLog, opts.Output.Topic = exactlyOnce, true, "wide"
+					r = b.run(opts, transform(false))
+					b.caughtUp(1)
+					if s := b.status(r); s.Replies["reused"] != records-10-1-1 || s.Attempts["ok"] != 2 {
+						b.t.Errorf("replies are %v, attempts %v", s.Replies, s.Attempts)
+					}
+					for i := range records {
+						want := 1
+						if i == 10 || i == large {
+							want = 2
+						}
+						if n := calls.of(0, i); n != want {
+							b.t.Errorf("record %d was called for %d times, want %d", i, n, want)
+						}
+					}
+					if err := r.stop(); err != nil {
+						b.t.Errorf("Run returned %v, want nil", err)
+					}
+					b.nothingKept(1)
+					var got, want []string
+					for _, r := range b.records("wide", 0) {
+						var headers []string
+						for _, h := range r.Headers {
+							headers = append(headers, h.Key+"="+string(h.Value))
+						}
+						got = append(got, fmt.Sprintf("%x %d %v %v %v", r.Key, len(r.Value), r.Value == nil, headers, r.Timestamp.UnixMilli() > 0))
+					}
+					add := func(key string, size int, null bool, header string) {
+						want = append(want, fmt.Sprintf("%x %d %v [%s] true", key, size, null, header))
+					}
+					for i := range records {
+						source := fmt.Sprintf("seriatim.source=in/0/%d", i)
+						switch i {
+						case 20:
+						case 30:
+							add("\xff", 4, false, source+" seriatim.output=1/2")
+							add("", 0, true, source+" seriatim.output=2/2")
+						case large:
+							add("key", 1<<20, false, source)
+						default:
+							add("key", len(fmt.Sprint(i)), false, source)
+						}
+					}
+					for i := range max(len(got), len(want)) {
+						if i >= len(got) || i >= len(want) || got[i] != want[i] {
+							b.t.Fatalf("%d outputs, want %d; at place %d: %v, want %v", len(got), len(want), i, got[min(i, len(got)):min(i+1, len(got))], want[min(i, len(want)):min(i+1, len(want))])
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// What does not wait for long is not stored.
+func TestReplyLogLeavesOrdinaryRecordsAlone(t *testing.T) {
+	stateful(t, 1, func(b *bed) {
+		opts, _ := b.mortal("one")
+		opts.ReplyLog = true
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			<-time.After(time.Duration(in.Offset%7+1) * 10 * time.Millisecond)
+			return passOn(ctx, in, out)
+		}))
+		b.produce("in", 0, 0, 200)
+		b.caughtUp(1)
+		if s := b.status(r); s.Replies["stored"] > 0 || s.StateWrites["delete"] > 0 {
+			b.t.Errorf("replies are %v, writes %v", s.Replies, s.StateWrites)
+		}
+	})
+}
+
+// Whoever joins, leaves, is thrown out or dies while the state topic refuses, delays and
+// forgets answers: order, exactly once, holds as without one, and nothing is left.
+func TestStateUnderChurn(t *testing.T) {
+	plans(t, 12, func(t *testing.T, rng *rand.Rand) {
+		partitions := 1 + rng.Int32N(4)
+		stateful(t, partitions, func(b *bed) {
+			c := newChurn(b, rng, partitions)
+			c.exactlyOnce = rng.IntN(2) == 0
+			c.state, c.drain = "state", time.Duration(1+rng.IntN(5))*time.Second
+			c.transform = jitter(rng.Uint64(), time.Duration(1+rng.IntN(2000))*time.Millisecond)
+			for range 15 {
+				switch {
+				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
+					c.join()
+				case rng.IntN(3) == 0:
+					_ = c.leave() // perhaps not in time
+				case rng.IntN(3) == 0:
+					c.kick()
+				default:
+					c.mishapOf("state")
+				}
+				c.produce()
+				c.pause(3 * time.Second)
+			}
+			_ = c.finish() // likewise
+			for p := range partitions {
+				if c.exactlyOnce {
+					b.inOrder(p, 0, c.produced[p])
+				} else {
+					b.firstInOrder(p, c.produced[p])
+				}
+			}
+		})
+	})
+}
