@@ -133,7 +133,7 @@ type Transform struct {
 type HTTP struct {
 	URLs        []string      `key:"urls"`
 	Timeout     time.Duration `key:"timeout"`       // of one attempt
-	MaxInFlight int           `key:"max_in_flight"` // attempts at one URL; 0 is no limit
+	MaxInFlight int           `key:"max_in_flight"` // attempts at one URL; 0 is no limit, [Adaptive] finds it
 	Rate        float64       `key:"rate"`          // requests a second; 0 is no limit
 	HTTP2       bool          `key:"http2"`         // not with ProxyFromEnvironment
 	// Headers are by name, no two of which differ in capitals only.
@@ -145,6 +145,9 @@ type HTTP struct {
 	ProxyFromEnvironment bool       `key:"proxy_from_environment"`
 	AllowLinkLocal       bool       `key:"allow_link_local"`
 }
+
+// Adaptive is the limit that is found, and not set.
+const Adaptive = -1
 
 // BasicAuth is a user and the file with the password.
 type BasicAuth struct {

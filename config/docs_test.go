@@ -123,6 +123,9 @@ func valueDoc(f *field) string {
 	case f.min != "":
 		doc += ", from " + f.min
 	}
+	if f.word != "" {
+		doc += ", or `" + f.word + "`"
+	}
 	return doc
 }
 

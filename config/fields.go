@@ -46,6 +46,7 @@ type field struct {
 	form     *regexp.Regexp // of a text, and of the keys of a table; in the common subset of Go and JSON Schema
 	formDoc  string         // what form demands, in words
 	min, max string         // in the notation of the kind; empty is no limit
+	word     string         // of an integer, which it may be instead: it is stored as -1
 
 	fields []*field // of an object
 	oneOf  []string // exactly one of these keys of an object is given
@@ -156,7 +157,7 @@ var pipelineFields = []*field{
 		{key: "http", kind: object, doc: "Ask a worker over HTTP.", fields: []*field{
 			{key: "urls", kind: list, required: true, minItems: 1, doc: "Addresses of the worker; each record is posted to one of them.", item: &field{kind: text, form: urlForm, formDoc: "an http:// or https:// address without user and password"}},
 			{key: "timeout", kind: duration, def: "10s", min: "1ms", max: "1h", doc: "Time for one attempt."},
-			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`."},
+			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", word: "adaptive", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`. `adaptive` finds it: fewer where more attempts only take longer, more where they don't."},
 			{key: "rate", kind: number, def: "0", min: "0", max: "1000000", doc: "Most requests a second to all addresses together; those that wait hold one of the `workers`. 0 is no limit."},
 			{key: "http2", kind: boolean, def: "false", doc: "Speak HTTP/2 and nothing else: with `https://` as TLS agrees on it, with `http://` from the first byte (h2c). Attempts share connections, and a dead one is noticed by pings."},
 			{key: "headers", kind: table, form: tokenForm, formDoc: "the name of an HTTP header", doc: "Request headers of your own, by name. Those that the [contract](workers.md) or the connection needs are refused; `Content-Type` and `User-Agent` may be replaced. Values are never shown.", item: &field{kind: secret}},

@@ -76,7 +76,7 @@ func TestEverySettingArrives(t *testing.T) {
 			},
 			Order: "partition", Workers: 64,
 			Window:      Window{Records: 16384, Bytes: 128 << 20},
-			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000"}, Timeout: 10 * time.Second, HTTP2: true, BearerTokenFile: "token"}},
+			Transform:   Transform{HTTP: &HTTP{URLs: []string{"http://127.0.0.1:9000"}, Timeout: 10 * time.Second, MaxInFlight: Adaptive, HTTP2: true, BearerTokenFile: "token"}},
 			Batch:       &Batch{Records: 500, Wait: 250 * time.Millisecond, Bytes: 1 << 20},
 			Retry:       Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second, Budget: 0.2},
 			Hedge:       Hedge{HeadOnly: true, Budget: 0.05},

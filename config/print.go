@@ -91,6 +91,9 @@ func node(f *field, v reflect.Value) *yaml.Node {
 	case bool:
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatBool(value)}
 	}
+	if f.word != "" && v.Int() == -1 {
+		return textNode(f.word)
+	}
 	if f.kind == size {
 		return textNode(formatSize(v.Int()))
 	}

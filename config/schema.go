@@ -143,6 +143,9 @@ func scalarSchema(f *field) *schema {
 	case delay:
 		form = delayForm
 	}
+	if f.word != "" {
+		return &schema{AnyOf: []*schema{s, {Type: "string", Enum: []string{f.word}}, {Ref: "#/$defs/variable"}}}
+	}
 	if form != nil {
 		s.Pattern = form.String()
 	}

@@ -26,6 +26,10 @@ func setText(f *field, v reflect.Value, s, shown string) error {
 			return err
 		}
 	}
+	if f.word != "" && s == f.word {
+		v.SetInt(-1)
+		return nil
+	}
 	switch f.kind {
 	case program:
 		if _, err := jq.Compile(s); err != nil {

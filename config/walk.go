@@ -215,7 +215,7 @@ func (l *loader) scalar(n *yaml.Node, f *field, v reflect.Value, p place) {
 		if s = expanded; !fromFile {
 			shown = quote(s)
 		}
-	case !f.kind.takes(n):
+	case !f.kind.takes(n) && (f.word == "" || s != f.word):
 		hint := ""
 		switch {
 		case f.kind == duration || f.kind == size || f.kind == start || f.kind == percent || f.kind == delay:

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+
 	"seriatim/processor"
 )
 
@@ -29,6 +31,7 @@ type endpoint struct {
 	url  *url.URL
 	name string // the address in errors, without user, password and query
 
+	limiter   limiter // nil: the limit of the set
 	inFlight  int
 	failures  int       // in a row
 	ejections int       // in a row: 0 is not ejected
@@ -93,6 +96,7 @@ type lease struct {
 
 	leasedIn int // epoch
 	probe    bool
+	permit   adaptivelimiter.Permit // nil without a limiter
 }
 
 func newEndpoints(urls []*url.URL, limit int, log *slog.Logger) *endpoints {
@@ -136,7 +140,11 @@ func (e *endpoint) lease(now time.Time) lease {
 	e.inFlight++
 	probe := e.ejections > 0 && !now.Before(e.until)
 	e.probing = e.probing || probe
-	return lease{e, e.epoch, probe}
+	l := lease{endpoint: e, leasedIn: e.epoch, probe: probe}
+	if e.limiter != nil {
+		l.permit, _ = e.limiter.TryAcquirePermit() // there is room
+	}
+	return l
 }
 
 // usable says whether attempts may go to e: it is not ejected, or due for a probe.
@@ -155,7 +163,7 @@ func (s *endpoints) pick(what errand, now time.Time) *endpoint {
 				continue
 			}
 			candidates++
-			if e.inFlight < s.limit {
+			if e.room(s.limit) {
 				room++
 			}
 		}
@@ -183,7 +191,7 @@ func (s *endpoints) lessLoaded(what errand, level int, now time.Time, n int) *en
 	var chosen *endpoint
 	i := 0
 	for _, e := range s.all {
-		if e.inFlight >= s.limit || !e.fits(what, level, now) {
+		if !e.room(s.limit) || !e.fits(what, level, now) {
 			continue
 		}
 		if i == first && (chosen == nil || e.inFlight <= chosen.inFlight) ||
@@ -206,6 +214,7 @@ func (s *endpoints) give(l lease, err error) {
 
 	s.mu.Lock()
 	l.inFlight--
+	l.measure(err)
 	var report func()
 	if l.leasedIn == l.epoch {
 		l.probing = l.probing && !l.probe

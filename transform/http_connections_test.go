@@ -412,10 +412,11 @@ func TestHTTPOptions(t *testing.T) {
 		opts transform.HTTPOptions
 		want string
 	}{
-		"no address":     {transform.HTTPOptions{}, "urls: there must be at least one"},
-		"no URL":         {transform.HTTPOptions{URLs: []string{"http://me:secret@a:b"}}, "urls[0]: the address of the worker is no URL"},
-		"another scheme": {transform.HTTPOptions{URLs: []string{"http://a", "ftp://a"}}, `urls[1]: the address of the worker must begin with http:// or https://, not "ftp"`},
-		"no host":        {transform.HTTPOptions{URLs: []string{"http:///path"}}, "urls[0]: the address of the worker has no host"},
+		"no address":             {transform.HTTPOptions{}, "urls: there must be at least one"},
+		"no URL":                 {transform.HTTPOptions{URLs: []string{"http://me:secret@a:b"}}, "urls[0]: the address of the worker is no URL"},
+		"another scheme":         {transform.HTTPOptions{URLs: []string{"http://a", "ftp://a"}}, `urls[1]: the address of the worker must begin with http:// or https://, not "ftp"`},
+		"no host":                {transform.HTTPOptions{URLs: []string{"http:///path"}}, "urls[0]: the address of the worker has no host"},
+		"adaptive, and a number": {transform.HTTPOptions{URLs: []string{"http://a"}, MaxInFlight: 5, Adaptive: true}, "max_in_flight: is a number, or adaptive"},
 		"all that is wrong": {
 			transform.HTTPOptions{Timeout: -1, Connections: -1, MaxInFlight: -1},
 			"timeout: -1ns is negative\nconnections: -1 is negative\nmax_in_flight: -1 is negative\nurls:",

@@ -34,6 +34,9 @@ type HTTPOptions struct {
 	// MaxInFlight is the most attempts at once at one address, where others wait for
 	// room: Connections if zero or more than that.
 	MaxInFlight int
+	// Adaptive finds that limit for each address by itself, up to Connections: it goes
+	// down while more attempts only take longer, and up while they do not. Not with MaxInFlight.
+	Adaptive bool
 	// Rate is the most requests a second to all addresses together; no limit if
 	// zero. One that has to wait loses nothing of its Timeout.
 	Rate float64
@@ -90,6 +93,9 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	if opts.Connections == 0 {
 		opts.Connections = 64
 	}
+	if opts.Adaptive && opts.MaxInFlight > 0 {
+		return nil, errors.New("max_in_flight: is a number, or adaptive")
+	}
 	if opts.MaxInFlight == 0 {
 		opts.MaxInFlight = opts.Connections
 	}
@@ -111,6 +117,9 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	}
 	limit := min(opts.MaxInFlight, opts.Connections)
 	c.endpoints = newEndpoints(urls, limit, opts.Logger)
+	if opts.Adaptive {
+		c.endpoints.adapt()
+	}
 	c.http = &http.Client{CheckRedirect: redirect, Transport: transportOf(opts, files, len(urls), limit*mostOnOneHost(urls))}
 	return c, nil
 }

@@ -92,7 +92,7 @@ func TestEverySettingArrives(t *testing.T) {
 		zero    []string // those that are no settings of this section
 	}{
 		"kafka":    {kafkaOptions(filled[config.Kafka]()), []string{"Logger", "Metrics"}},
-		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Callbacks", "Logger"}},
+		"http":     {httpOptions(filled[config.HTTP](), 1), []string{"Adaptive", "Callbacks", "Logger"}},
 		"exec":     {execOptions(frames), []string{"Logger"}},
 		"simulate": {simulateOptions(filled[config.Simulate]()), nil},
 		"processor": {processorOptions(p), []string{
