@@ -15,7 +15,7 @@ func TestHanging(t *testing.T) {
 	if err != nil || wrong {
 		t.Errorf("wrong is %v (%v), want neither", wrong, err)
 	}
-	verdict := `(?m)^[1-9]\d* records twice, 0 out of order, 0 lost; latency p99 \d\.\d s with hedging, \d\.\d s without, for \d+ % more calls$`
+	verdict := `(?m)^[1-9]\d* records twice, 0 out of order, 0 lost; latency p99 [\d.]+ s with hedging, [\d.]+ s without, for \d+ % more calls$`
 	if !regexp.MustCompile(verdict).Match(out.Bytes()) {
 		t.Errorf("no line matches %s:\n%s", verdict, &out)
 	}
