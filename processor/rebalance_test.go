@@ -32,6 +32,7 @@ type churn struct {
 	hedge       processor.Hedges
 	batch       processor.Batch
 	state       string // topic; empty: none
+	failures    func(*processor.Options)
 
 	members  []*running
 	joined   int
@@ -55,6 +56,9 @@ func (c *churn) join() {
 	opts.ExactlyOnce = c.exactlyOnce
 	opts.Hedge, opts.Batch = c.hedge, c.batch
 	opts.StateTopic, opts.ReplyLog = c.state, c.state != ""
+	if c.failures != nil {
+		c.failures(&opts)
+	}
 	c.joined++
 	c.members = append(c.members, c.b.run(opts, c.transform))
 }
