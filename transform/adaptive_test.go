@@ -25,7 +25,7 @@ func TestAdaptiveLimit(t *testing.T) {
 		}
 		var inFlight, most, done atomic.Int64
 		places := make(chan struct{}, capacity)
-		client.http.Transport = answerer(func(*http.Request) (*http.Response, error) {
+		client.transport = answerer(func(*http.Request) (*http.Response, error) {
 			if n := inFlight.Add(1); n > most.Load() {
 				most.Store(n)
 			}

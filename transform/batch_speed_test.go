@@ -35,7 +35,7 @@ func BenchmarkBatch(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	client.http.Transport = answerer(func(r *http.Request) (*http.Response, error) {
+	client.transport = answerer(func(r *http.Request) (*http.Response, error) {
 		_, err := io.Copy(io.Discard, r.Body)
 		return &http.Response{StatusCode: http.StatusOK, ContentLength: int64(len(reply)), Body: io.NopCloser(bytes.NewReader(reply)), Header: http.Header{}}, err
 	})

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -51,7 +52,7 @@ const (
 type Client struct {
 	endpoints   *endpoints
 	timeout     time.Duration
-	http        *http.Client
+	transport   http.RoundTripper
 	headers     []header // of every request, beside those of the record
 	credentials *credentials
 	pace        *rate.Limiter
@@ -60,16 +61,41 @@ type Client struct {
 
 // Close closes the connections that wait for the next attempt. Call it when no
 // attempt runs any more; a later one would connect anew.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { (&http.Client{Transport: c.transport}).CloseIdleConnections() }
 
-// redirect allows those that send the same request to another path.
-func redirect(req *http.Request, via []*http.Request) error {
-	from := via[0].URL
-	downgrade := from.Scheme == "https" && req.URL.Scheme != "https"
-	if req.Method != http.MethodPost || req.URL.Host != from.Host || downgrade || len(via) > maxRedirects {
-		return http.ErrUseLastResponse
+// send sends a request, and again where the worker redirects it within its host.
+// http.Client does the same, and copies all headers of every request for the case.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	from := req.URL
+	for redirects := 0; ; redirects++ {
+		resp, err := c.transport.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		to := redirected(req.URL, resp)
+		if to == nil || to.Host != from.Host || from.Scheme == "https" && to.Scheme != "https" || redirects == maxRedirects {
+			return resp, nil
+		}
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+		_ = resp.Body.Close()
+		req = req.WithContext(req.Context())
+		req.URL = to
+		if req.ContentLength > 0 {
+			req.Body, _ = req.GetBody()
+		}
 	}
-	return nil
+}
+
+// redirected returns where a reply wants the same request to go; nil if nowhere.
+func redirected(from *url.URL, resp *http.Response) *url.URL {
+	if resp.StatusCode != http.StatusTemporaryRedirect && resp.StatusCode != http.StatusPermanentRedirect {
+		return nil
+	}
+	to, err := from.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" {
+		return nil
+	}
+	return to
 }
 
 // Transform makes one attempt.
@@ -175,7 +201,7 @@ func (c *Client) authorization() (string, error) {
 
 // ask sends a request to one endpoint and has the reply read.
 func (c *Client) ask(ctx context.Context, e *endpoint, req *http.Request, read func(*http.Response) error) error {
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err == nil {
 		err = read(resp)
 		if resp.ContentLength != 0 && resp.ContentLength <= maxDrain {
@@ -242,6 +268,10 @@ func (e *endpoint) request(ctx context.Context, header http.Header, body []byte)
 		// For redirects, and for connections that were closed before a byte was written.
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 		ContentLength: int64(len(body)),
+	}
+	if e.url.User != nil && len(header["Authorization"]) == 0 {
+		password, _ := e.url.User.Password()
+		req.SetBasicAuth(e.url.User.Username(), password)
 	}
 	if len(body) > 0 {
 		req.Body, _ = req.GetBody()

@@ -212,7 +212,7 @@ func TestHTTP2DeadConnection(t *testing.T) {
 	var dead atomic.Bool
 	way := relay(t, strings.TrimPrefix(url, "http://"), &dead)
 	client := http2Client(t, HTTPOptions{URLs: []string{"http://" + way}, Timeout: time.Hour})
-	pings := client.http.Transport.(*http.Transport).HTTP2
+	pings := client.transport.(*http.Transport).HTTP2
 	if pings.SendPingTimeout != 5*time.Second || pings.PingTimeout != 10*time.Second {
 		t.Errorf("pings are %+v, want one after 5s of silence with 10s for an answer", pings)
 	}

@@ -120,7 +120,7 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	if opts.Adaptive {
 		c.endpoints.adapt()
 	}
-	c.http = &http.Client{CheckRedirect: redirect, Transport: transportOf(opts, files, len(urls), limit*mostOnOneHost(urls))}
+	c.transport = transportOf(opts, files, len(urls), limit*mostOnOneHost(urls))
 	return c, nil
 }
 

@@ -26,7 +26,7 @@ func TestRate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client.http.Transport = answerer(func(r *http.Request) (*http.Response, error) {
+		client.transport = answerer(func(r *http.Request) (*http.Response, error) {
 			if left := r.Header.Get("Seriatim-Deadline-Ms"); left != strconv.FormatInt(time.Now().Add(time.Second).UnixMilli(), 10) {
 				t.Errorf("the deadline of an attempt that had to wait is %s, at %d: want all of its time", left, time.Now().UnixMilli())
 			}
