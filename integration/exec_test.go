@@ -5,10 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TestExec has Node processes transform records. One of them is killed under load,
@@ -97,9 +100,10 @@ const deadly = `
 import { createInterface } from 'node:readline';
 console.log('{"seriatim":1}');
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const { id, value } = JSON.parse(line);
-  if (value === process.argv[2]) process.exit(9);
-  setTimeout(() => console.log(JSON.stringify({ id, outputs: [{ value }] })), 20);
+  const { id, value, batch } = JSON.parse(line);
+  const answer = ({ id, value }) => value === process.argv[2] ? process.exit(9) : { id, outputs: [{ value }] };
+  const reply = batch ? { id, answers: batch.map(answer) } : answer({ id, value });
+  setTimeout(() => console.log(JSON.stringify(reply)), 20);
 });
 `
 
@@ -165,4 +169,40 @@ func TestExecRogueRecords(t *testing.T) {
 	}
 	i.drain(t)
 	compareExact(t, in.topic, out)
+}
+
+// TestExecDeadlyRecordOfABatch: a record that kills its process with a thousand others in the
+// same call is found, and goes to the dead letters alone.
+func TestExecDeadlyRecordOfABatch(t *testing.T) {
+	t.Parallel()
+	const partitions, each, poison = 2, 3000, 1234
+	in := newInput(t, partitions)
+	out, dead := newTopic(t, ".out", partitions), newTopic(t, ".dead", 1)
+	in.produce(t, each)
+	script := filepath.Join(t.TempDir(), "deadly.mjs")
+	if err := os.WriteFile(script, []byte(deadly), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	name := unique(t, "")
+	i := start(t, process(pipeline(name, in.topic, out).with(settings{
+		"transform":    settings{"exec": settings{"command": []string{"node", script, fmt.Sprintf("%s/1/%d", in.topic, poison)}, "in_flight": 1}},
+		"batch":        settings{"records": 1000},
+		"retry":        settings{"initial": "50ms"},
+		"on_exhausted": "dead_letter",
+		"dead_letter":  settings{"topic": dead},
+	})))
+	awaitCaughtUp(t, patience, group(name), in.topic)
+	calls := i.metric(t, "seriatim_transform_duration_seconds_count", name)
+	if calls > 60 {
+		t.Errorf("%v calls for %d records, want at most 60", calls, partitions*each)
+	}
+	i.drain(t)
+	source := read(t, in.topic, kgo.ReadCommitted())
+	source[1] = slices.DeleteFunc(source[1], func(s sighting) bool { return s.seq == poison })
+	if v := judge(source, read(t, out, kgo.ReadCommitted())); v.faults > 0 || v.repeats > 0 {
+		t.Error(v)
+	}
+	if letters := read(t, dead, kgo.ReadCommitted())[0]; len(letters) != 1 || letters[0].seq != poison {
+		t.Errorf("the dead letters are %+v, want record %d alone", letters, poison)
+	}
 }
