@@ -70,6 +70,23 @@ func (i *instance) config() settings {
 	default:
 		input["session_timeout"] = sessionTimeout.String()
 	}
+	pipeline := settings{
+		"name": "chaos", "input": input,
+		"workers":       p.Workers,
+		"window":        settings{"records": p.Window, "bytes": fmt.Sprintf("%dMiB", windowBytes>>20)},
+		"transform":     i.transform(),
+		"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms"},
+		"hedge":         settings{"after": p.Hedge.String(), "budget": "20%"},
+		"on_exhausted":  "dead_letter",
+		"dead_letter":   settings{"topic": i.run.dead},
+		"output":        settings{"topic": i.run.out},
+		"delivery":      string(i.run.mode),
+		"commit":        settings{"interval": "500ms"},
+		"drain_timeout": drainTimeout.String(),
+	}
+	if i.run.state != "" {
+		pipeline["state"] = settings{"topic": i.run.state, "reply_log": true}
+	}
 	return settings{
 		"instance": i.name,
 		"admin":    settings{"listen": i.addr},
@@ -77,20 +94,7 @@ func (i *instance) config() settings {
 			"brokers": i.run.bed.cluster.FrontBrokers(), "client_id": i.name,
 			"sasl": settings{"mechanism": "scram-sha-256", "username": user, "password": password},
 		},
-		"pipelines": []settings{{
-			"name": "chaos", "input": input,
-			"workers":       p.Workers,
-			"window":        settings{"records": p.Window, "bytes": fmt.Sprintf("%dMiB", windowBytes>>20)},
-			"transform":     i.transform(),
-			"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms"},
-			"hedge":         settings{"after": p.Hedge.String(), "budget": "20%"},
-			"on_exhausted":  "dead_letter",
-			"dead_letter":   settings{"topic": i.run.dead},
-			"output":        settings{"topic": i.run.out},
-			"delivery":      string(i.run.mode),
-			"commit":        settings{"interval": "500ms"},
-			"drain_timeout": drainTimeout.String(),
-		}},
+		"pipelines": []settings{pipeline},
 	}
 }
 

@@ -68,6 +68,7 @@ type Plan struct {
 	Committed, Aborted int
 	Workers            int
 	Service            Service
+	State              bool          // instances have a state topic, with a reply log
 	Attempts           int           // retry.attempts
 	Hedge              time.Duration // hedge.after
 	Hangs              int           // of a thousand records, whose first call is not answered in time
@@ -348,6 +349,7 @@ func processes(s *script) { s.workers(NodeExec) }
 func (s *script) workers(service Service) {
 	p := s.plan
 	p.Service, p.Hedge, p.Hangs = service, hedgeAfter, 10
+	p.State = p.Seed%2 == 1
 	p.Rate, p.Workers = 200, 16 // what workers in Node manage that ask in their turn
 	// A record may be in any number of processes that are killed. So many attempts at
 	// those that always fail would hold up everything.

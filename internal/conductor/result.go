@@ -37,6 +37,7 @@ func (r *run) void(result *Result) []string {
 	missing(planned(Freeze, atWork) && c.WorkerFreezes == 0, "no worker was frozen at work")
 	missing(r.plan.Hangs > 0 && c.Hangs == 0, "no call has hung")
 	missing(r.plan.Hedge > 0 && c.Hedges == 0, "no hedge")
+	missing(r.plan.State && c.Reused == 0, "no result of the reply log was used again")
 	missing(r.plan.Aborted > 0 && v.Gaps == 0, "no gap in the input")
 	return void
 }
@@ -64,7 +65,7 @@ func (r *Result) Coverage() string {
 	text := fmt.Sprintf("%d kills (%d at work), %d stops (%d undrained), %d freezes, %d cuts, %d lost sessions, %d broker faults (%d kills), %d moves, %d refusals, %d rebalances, %d transactions (%d aborted), %d aborted copies, standstill %.1fs, readers blocked %.1fs",
 		c.Kills, c.KillsAtWork, c.Stops, c.Undrained, c.Freezes, c.Cuts, c.Lost, c.BrokerFaults, c.BrokerKills, c.Moves, c.Refusals, c.Rebalances, c.Transactions, c.Aborted, c.AbortedCopies, c.Standstill.Seconds(), c.Blocked.Seconds())
 	if r.Plan.Service != Own {
-		text += fmt.Sprintf(", workers: %d kills, %d freezes, %d calls hung (%d late answers), %d hedges", c.WorkerKills, c.WorkerFreezes, c.Hangs, c.Late, c.Hedges)
+		text += fmt.Sprintf(", workers: %d kills, %d freezes, %d calls hung (%d late answers), %d hedges, %d results reused", c.WorkerKills, c.WorkerFreezes, c.Hangs, c.Late, c.Hedges, c.Reused)
 	}
 	return text
 }

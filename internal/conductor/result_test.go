@@ -61,7 +61,7 @@ func TestVoid(t *testing.T) {
 			all := &Result{
 				Counts: Counts{
 					Kills: 9, KillsAtWork: 9, Freezes: 9, BrokerKills: 9, Refusals: 9, Rebalances: 9, Transactions: 9, Aborted: 9,
-					WorkerKills: 9, WorkerFreezes: 9, Hangs: 9, Hedges: 9,
+					WorkerKills: 9, WorkerFreezes: 9, Hangs: 9, Hedges: 9, Reused: 9,
 				},
 				Verdict: history.Verdict{Records: 9, Repeats: 9, Gaps: 9},
 			}

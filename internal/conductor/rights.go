@@ -26,6 +26,8 @@ func (r *run) acl(right string) *kadm.ACLBuilder {
 		b.Topics(r.out).Operations(kadm.OpWrite, kadm.OpDescribe)
 	case "acl-dead":
 		b.Topics(r.dead).Operations(kadm.OpWrite, kadm.OpDescribe)
+	case "acl-state": // is not refused
+		b.Topics(r.state).Operations(kadm.OpRead, kadm.OpWrite, kadm.OpDescribe, kadm.OpDescribeConfigs)
 	case "acl-group":
 		b.Groups(r.group).Operations(kadm.OpRead, kadm.OpDescribe)
 	default:
@@ -91,6 +93,11 @@ func (r *run) remove(ctx context.Context) error {
 	for _, right := range rights {
 		errs = append(errs, r.refuse(ctx, right))
 	}
-	_, err := r.bed.admin.DeleteTopics(ctx, r.in, r.out, r.dead)
+	topics := []string{r.in, r.out, r.dead}
+	if r.state != "" {
+		errs = append(errs, r.refuse(ctx, "acl-state"))
+		topics = append(topics, r.state)
+	}
+	_, err := r.bed.admin.DeleteTopics(ctx, topics...)
 	return errors.Join(append(errs, err)...)
 }

@@ -43,7 +43,7 @@ type Counts struct {
 	// Of workers in processes of their own: what was killed and frozen in mid-record.
 	WorkerKills, WorkerFreezes int
 	Hangs, Late                int // calls that were not answered in time, and those of them that were answered at last
-	Hedges                     int // as instances tell them
+	Hedges, Reused             int // second calls, and results from the reply log, as instances tell them
 }
 
 // A Result is what a run has come to.
@@ -68,6 +68,7 @@ type run struct {
 	dir              string
 	id               string
 	in, out, dead    string // topics
+	state            string // topic; empty: none
 	group            string
 	began            time.Time
 	worker           *Worker
@@ -218,7 +219,16 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, right := range rights {
+	granted := rights
+	if r.plan.State {
+		r.state = r.id + ".state"
+		compacted := map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}
+		if _, err := r.bed.admin.CreateTopic(ctx, deadPartitions, -1, compacted, r.state); err != nil {
+			return err
+		}
+		granted = append(granted[:len(granted):len(granted)], "acl-state")
+	}
+	for _, right := range granted {
 		if err := r.grant(ctx, right); err != nil {
 			return err
 		}

@@ -149,6 +149,7 @@ func (r *run) retire(i *instance) {
 	defer r.mu.Unlock()
 	r.counts.Rebalances += int(i.scraped["seriatim_rebalances_total"])
 	r.counts.Hedges += int(i.scraped["seriatim_hedges_total"])
+	r.counts.Reused += int(i.scraped["seriatim_replies_total{reused}"])
 	i.scraped = nil
 }
 
