@@ -232,9 +232,12 @@ func TestPoisonIsIsolated(t *testing.T) {
 	for what, fail := range failures {
 		for _, attempts := range []int{1, 2, 5, 50} {
 			t.Run(what+strconv.Itoa(attempts), func(t *testing.T) {
-				virtual(t, 2, func(b *bed) {
+				stateful(t, 2, func(b *bed) {
 					var log batchLog
 					opts := b.options()
+					if attempts == 5 {
+						opts.StateTopic = "state"
+					}
 					opts.Batch = processor.Batch{Records: records, Wait: time.Second}
 					opts.Retry.Attempts = attempts
 					opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
@@ -441,6 +444,10 @@ func TestBatchesUnderChurn(t *testing.T) {
 				c.drain = time.Duration(1+rng.IntN(10)) * time.Second
 				c.batch = processor.Batch{Records: 1 + rng.IntN(50), Wait: upTo(rng, 2*time.Second), Bytes: 1 + rng.Int64N(500)}
 				c.transform = jitterBatch(rng.Uint64(), 100*time.Millisecond)
+				if rng.IntN(2) == 0 {
+					b.create("state", 3, compact)
+					c.state = "state"
+				}
 				c.disturb(2)
 				if exactlyOnce {
 					for p := range partitions {
