@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -337,4 +339,78 @@ func TestReplyLogSavesCalls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// noting is a worker that notes in a file that it was given a certain value, and dies.
+const noting = `
+import { appendFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+console.log('{"seriatim":1}');
+createInterface({ input: process.stdin }).on('line', (line) => {
+  const { id, value, attempt } = JSON.parse(line);
+  if (value === process.argv[2]) {
+    appendFileSync(process.argv[3], attempt + ' ');
+    process.exit(9);
+  }
+  setTimeout(() => console.log(JSON.stringify({ id, outputs: [{ value }] })), 20);
+});
+`
+
+// TestWorkerAndInstanceDieTogether has a record that kills the process that transforms it,
+// and the instance is killed right after that, again and again.
+func TestWorkerAndInstanceDieTogether(t *testing.T) {
+	t.Parallel()
+	const partitions, each, poison, limit = 2, 100, 40, 4
+	in := newInput(t, partitions)
+	out, dead, state := newTopic(t, ".out", partitions), newTopic(t, ".dead", 1), newState(t)
+	in.produce(t, each)
+	dir := t.TempDir()
+	script, notes := filepath.Join(dir, "noting.mjs"), filepath.Join(dir, "notes")
+	must(t, os.WriteFile(script, []byte(noting), 0o600))
+	must(t, os.WriteFile(notes, nil, 0o600))
+	name := unique(t, "")
+	conf := process(pipeline(name, in.topic, out).with(settings{
+		"transform": settings{"exec": settings{"command": []string{
+			"node", script, fmt.Sprintf("%s/0/%d", in.topic, poison), notes,
+		}, "in_flight": 8}},
+		"input":        settings{"static_membership": true},
+		"retry":        settings{"attempts": limit, "initial": "100ms"},
+		"on_exhausted": "dead_letter",
+		"dead_letter":  settings{"topic": dead},
+		"state":        settings{"topic": state},
+	})).with(settings{"instance": name})
+	seen, lives := "", 0
+	for done := false; !done; lives++ {
+		i := start(t, conf)
+		await(t, patience, "another attempt at the record that kills, or the end", func() (bool, string) {
+			now, err := os.ReadFile(notes)
+			must(t, err)
+			if string(now) != seen {
+				seen = string(now)
+				return true, ""
+			}
+			state := lag(t.Context(), group(name), in.topic)
+			done = state == ""
+			return done, seen + state
+		})
+		if !done {
+			i.kill(t)
+		} else {
+			i.drain(t)
+		}
+	}
+	attempts := strings.Fields(seen)
+	t.Logf("%d lives, with the attempts %s", lives, seen)
+	if len(attempts) < limit || len(attempts) > limit+2 || attempts[len(attempts)-1] != fmt.Sprint(limit) && attempts[len(attempts)-1] != fmt.Sprint(limit+1) {
+		t.Errorf("the attempts are %s, want %d, and two more at the most", seen, limit)
+	}
+	letters := make(map[string]int)
+	for _, s := range read(t, dead, kgo.ReadCommitted())[0] {
+		letters[fmt.Sprintf("%s/%d", s.from, s.seq)]++
+	}
+	// Killed before its offset was committed, it may become one twice.
+	if name := fmt.Sprintf("%s/0/%d", in.topic, poison); len(letters) != 1 || letters[name] == 0 || letters[name] > 2 {
+		t.Errorf("the dead letters are %v, want %s", letters, name)
+	}
+	awaitForgotten(t, state, group(name), in.topic, partitions)
 }

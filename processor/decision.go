@@ -91,7 +91,7 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 	}
 	var at int32
 	answer := make(chan error, 1)
-	asked := l.do(func() {
+	ask := func() {
 		t := l.tenures[partitionKey{d.Topic, d.Partition}]
 		_, known := l.topicIDs[d.Topic]
 		switch {
@@ -109,9 +109,13 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 		}
 		at = journal.Place(d.Topic, d.Partition, l.stateLog.sink.partitions)
 		l.write("decision", key, value, func(err error) { answer <- err })
-	})
-	if !asked {
+	}
+	select {
+	case l.calls <- ask:
+	case <-l.stopped:
 		return ErrNotHeld
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	select {
 	case err := <-answer:
@@ -123,6 +127,11 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	return p.outcome(ctx, key, at)
+}
+
+// outcome reads in a partition of the state topic what has become of a decision there.
+func (p *Pipeline) outcome(ctx context.Context, key journal.Key, at int32) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	memory := journal.NewMemory()
@@ -131,7 +140,7 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 	readState(ctx, &p.opts, map[int32]kgo.Offset{at: kgo.NewOffset().AtStart()}, func(reads []read) bool {
 		for i := range reads {
 			r := &reads[i].record
-			if reads[i].err != nil || r.Topic != d.Topic || r.Partition != d.Partition {
+			if reads[i].err != nil || r.Topic != key.Topic || r.Partition != key.Partition {
 				continue
 			}
 			e := memory.Apply(r)

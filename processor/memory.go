@@ -233,8 +233,20 @@ func (t *tenure) keep(s *slot) *kept {
 	return s.kept
 }
 
-// lineUp puts a record in line for its next attempt, once the state topic has counted it.
+// lineUp puts a record in line for its next attempt, once the state topic has counted it, and
+// once it is its turn if it may be the one that kills.
 func (l *loop) lineUp(t *tenure, seq resequence.Seq) {
+	s := t.window.Slot(seq)
+	if k := t.keep(s); k != nil && l.suspect(s) {
+		s.state = backoff
+		l.suspects.waiting = append(l.suspects.waiting, candidate{t, seq, k, k.failed})
+		return
+	}
+	l.count(t, seq)
+}
+
+// count puts a record in line for its next attempt, once the state topic has counted it.
+func (l *loop) count(t *tenure, seq resequence.Seq) {
 	s := t.window.Slot(seq)
 	k := t.keep(s)
 	if k == nil || k.durable > s.begun || seeded.Bug("attempt-before-its-count") {
@@ -344,14 +356,11 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	}
 	switch {
 	case a.Hold != nil:
-		s.state = backoff
 		s.remembered(l.now)
-		l.exhausted(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason)
-		if h := t.holds[seq]; s.state == held {
-			h.since = a.Hold.Since
-			if known.Decision != nil {
-				l.at(l.now, func() { l.carryOut(t, s.record.Offset) })
-			}
+		l.hold(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason)
+		t.holds[seq].since = a.Hold.Since
+		if offset := s.record.Offset; known.Decision != nil {
+			l.at(l.now, func() { l.carryOut(t, offset) })
 		}
 	case a.Begun >= max(a.Granted, int32(l.opts.Retry.Attempts)) && a.Begun != a.Failed+1:
 		s.state = backoff

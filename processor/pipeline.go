@@ -143,12 +143,14 @@ func (p *Pipeline) member(ctx context.Context) error {
 		err = ErrDrainDeadline
 	}
 	stopAside()
+	var flushing sync.WaitGroup
+	flushing.Go(l.stateLog.close)
 	p.leave(consumer, disconnect)
+	flushing.Wait()
 	polling.Wait()
 	watching.Wait()
 	close(l.quit)
 	<-l.stopped
-	l.stateLog.close()
 	consumer.Close() // waits for callbacks, which wait for the loop
 	l.beside.Wait()
 	if l.producer != nil {

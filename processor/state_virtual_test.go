@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -171,6 +172,61 @@ func TestRecordThatKillsSeriatim(t *testing.T) {
 	}
 }
 
+// A record that fails while the one that kills runs, and is then in flight when it kills, in
+// every life, is not blamed for the end of any.
+func TestWhoFailsBesideTheOneThatKillsIsNotBlamed(t *testing.T) {
+	const limit, innocent = 4, 5
+	stateful(t, 2, func(b *bed) {
+		b.create("dead", 1, nil)
+		b.produceToAll(2, 0, 10)
+		var poisoned []int
+		for lives := 0; b.committed(0) != 10 || b.committed(1) != 10; lives++ {
+			if lives > 3*limit {
+				b.t.Fatalf("it has killed %d times, with attempts %v", lives, poisoned)
+			}
+			opts, wire := b.mortal(fmt.Sprint("life", lives))
+			opts.Retry = processor.Retries{Attempts: limit, Initial: time.Millisecond}
+			opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+			dies := make(chan int, 1)
+			var poison, failed atomic.Bool
+			b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+				switch {
+				case in.Partition == 0 && in.Offset == innocent:
+					poison.Store(true)
+					<-time.After(300 * time.Millisecond)
+					dies <- in.Attempt
+					<-ctx.Done()
+					return ctx.Err()
+				case in.Partition == 1 && in.Offset == innocent:
+					<-time.After(100 * time.Millisecond)
+					if poison.Load() {
+						if !failed.Swap(true) {
+							return errors.New("its process was killed")
+						}
+						<-ctx.Done()
+						return ctx.Err()
+					}
+				}
+				return passOn(ctx, in, out)
+			}))
+			b.eventually("it has killed, or all is done", func() bool {
+				select {
+				case n := <-dies:
+					wire.cut()
+					poisoned = append(poisoned, n)
+					return true
+				default:
+					return b.committed(0) == 10 && b.committed(1) == 10
+				}
+			})
+		}
+		if dead := b.values("dead", 0); !slices.Equal(dead, []string{fmt.Sprint(innocent)}) || b.records("dead", 0)[0].Headers[1].Value[0] != '0' {
+			b.t.Errorf("dead letters are %v, want one of partition 0; the attempts were %v", dead, poisoned)
+		}
+		b.firstInOrder(1, 10)
+	})
+}
+
 // Nothing is written about a record that succeeds at the first attempt, and what was
 // written about others is deleted when they are done.
 func TestStateOfWhatIsDoneIsDeleted(t *testing.T) {
@@ -294,6 +350,37 @@ func TestAbandonedAttemptsDoNotCount(t *testing.T) {
 		opts, _ := b.mortal("last")
 		b.run(opts, processor.TransformFunc(passOn))
 		b.caughtUp(1)
+	})
+}
+
+// A note reaches the next attempt, also over the end of the process that was noting.
+func TestNoteOutlivesACrash(t *testing.T) {
+	stateful(t, 1, func(b *bed) {
+		b.produce("in", 0, 0, 1)
+		opts, wire := b.mortal("one")
+		noted := make(chan struct{})
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			in.SetNote("salary service called")
+			close(noted)
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+		<-noted
+		b.eventually("the note is written", func() bool { return b.state(0).Records[0] != nil })
+		if s := b.status(r); s.StateWrites["note"] != 1 {
+			b.t.Errorf("writes are %v", s.StateWrites)
+		}
+		wire.cut()
+		opts, _ = b.mortal("two")
+		var got string
+		b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			got = fmt.Sprint(in.Attempt, " with ", in.Note)
+			return passOn(ctx, in, out)
+		}))
+		b.caughtUp(1)
+		if want := "2 with salary service called"; got != want {
+			b.t.Errorf("the next attempt is %s, want %s", got, want)
+		}
 	})
 }
 

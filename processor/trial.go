@@ -13,8 +13,9 @@ import (
 // Counting alone would blame the innocent: whatever is in flight beside the record that
 // kills has its attempts counted too, at each crash. So those of which two attempts have
 // been cut off, or one and whose next attempt is their last, are attempted one at a time in the
-// whole pipeline. The process then dies of one of them alone. A record of which one attempt
-// alone was cut off is not exhausted by it: it may have one more than it is allowed.
+// whole pipeline, while the others on trial wait. The process then dies of one of them alone.
+// A record of which a single attempt was cut off is not exhausted by it: it may have one more
+// than it is allowed.
 type trial struct {
 	most             int
 	waiting, running []candidate
@@ -28,43 +29,65 @@ type candidate struct {
 	failed int32 // attempts with a failure when its trial began
 }
 
-// tryWithCare puts a record in the line where it belongs.
+// suspect reports whether the next attempt at a record must be alone: see trial.
+func (l *loop) suspect(s *slot) bool {
+	cut := s.begun - s.kept.failed
+	return cut >= 2 || cut == 1 && s.begun+1 >= max(s.granted, int32(l.opts.Retry.Attempts))
+}
+
+// tryWithCare puts a record that was just admitted in the line where it belongs.
 func (l *loop) tryWithCare(t *tenure, seq resequence.Seq) {
 	s := t.window.Slot(seq)
 	s.state = backoff
 	k := t.keep(s)
-	c := candidate{t, seq, k, k.failed}
-	cut := s.begun - k.failed
-	if last := s.begun+1 >= max(s.granted, int32(l.opts.Retry.Attempts)); cut >= 2 || cut == 1 && last {
-		l.suspects.waiting = append(l.suspects.waiting, c)
+	if l.suspect(s) {
+		l.lineUp(t, seq)
 		return
 	}
-	t.memory.care.waiting = append(t.memory.care.waiting, c)
+	t.memory.care.waiting = append(t.memory.care.waiting, candidate{t, seq, k, k.failed})
 	l.careful[t] = struct{}{}
 }
 
-// proceedTrials lines up the next ones.
+// proceedTrials lines up the next ones: first those that must be alone, when nobody else on
+// trial runs.
 func (l *loop) proceedTrials() {
-	l.suspects.proceed(l)
+	l.suspects.prune()
+	busy := false
 	for t := range l.careful {
-		t.memory.care.proceed(l)
-		if t.phase == closed || len(t.memory.care.waiting) == 0 {
+		care := &t.memory.care
+		care.prune()
+		busy = busy || len(care.running) > 0
+		if len(care.running)+len(care.waiting) == 0 {
 			delete(l.careful, t)
 		}
+	}
+	switch {
+	case len(l.suspects.running)+len(l.suspects.waiting) == 0:
+		for t := range l.careful {
+			t.memory.care.proceed(l)
+		}
+	case !busy:
+		l.suspects.proceed(l)
+	}
+}
+
+// prune forgets what is over.
+func (x *trial) prune() {
+	if len(x.running) > 0 {
+		x.running = slices.DeleteFunc(x.running, candidate.over)
+	}
+	for len(x.waiting) > 0 && x.waiting[0].over() {
+		x.waiting = x.waiting[1:]
 	}
 }
 
 func (x *trial) proceed(l *loop) {
-	if len(x.waiting) == 0 {
-		return
-	}
-	x.running = slices.DeleteFunc(x.running, candidate.over)
 	for len(x.running) < x.most && len(x.waiting) > 0 {
 		c := x.waiting[0]
 		x.waiting = x.waiting[1:]
 		if !c.over() {
 			x.running = append(x.running, c)
-			l.lineUp(c.tenure, c.seq)
+			l.count(c.tenure, c.seq)
 		}
 	}
 	if len(x.waiting) == 0 {
