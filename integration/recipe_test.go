@@ -78,7 +78,7 @@ func TestRecipe(t *testing.T) {
 	if len(seen) != 5 {
 		t.Fatalf("there were %d attempts, want 5", len(seen))
 	}
-	const attempt, slack = 2 * time.Second, 1500 * time.Millisecond
+	const attempt, slack = 2 * time.Second, 3 * time.Second
 	for n := 1; n < len(seen); n++ {
 		if seen[n].worker == seen[n-1].worker {
 			t.Errorf("attempts %d and %d went to the same worker", n, n+1)

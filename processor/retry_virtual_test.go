@@ -178,3 +178,33 @@ func TestStoppedPartitionIsTriedAgainWhenAssignedAnew(t *testing.T) {
 		b.inOrder(0, 0, 50)
 	})
 }
+
+// The recipe of docs/failures.md, to the millisecond: 2 s for each attempt, then a wait of up
+// to 1, 2, 4, 8 s by chance, and after five a person.
+func TestRecipeKeepsItsTimes(t *testing.T) {
+	const records, takes = 20, 2 * time.Second
+	virtual(t, 1, func(b *bed) {
+		var attempts attemptLog
+		opts := b.options()
+		opts.Retry = processor.Retries{Attempts: 5, Initial: time.Second, Max: 8 * time.Second}
+		r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, _ *processor.Outputs) error {
+			attempts.note(in)
+			<-time.After(takes)
+			return errors.New("no complete reply within 2s")
+		}))
+		b.produce("in", 0, 0, records)
+		b.eventually("all are held", func() bool { p := b.status(r).Partitions; return len(p) == 1 && len(p[0].Held) == records })
+		for offset := range int64(records) {
+			at := attempts.of(offset)
+			if len(at) != 5 {
+				b.t.Fatalf("offset %d had %d attempts, want 5", offset, len(at))
+			}
+			for n := 1; n < 5; n++ {
+				wait, most := at[n].Sub(at[n-1])-takes, time.Second<<(n-1)
+				if wait < 0 || wait > most+time.Millisecond {
+					b.t.Errorf("attempt %d at offset %d began %v after the end of the one before, want up to %v", n+1, offset, wait, most)
+				}
+			}
+		}
+	})
+}

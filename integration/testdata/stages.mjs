@@ -6,7 +6,7 @@ import { serve, stdio } from '../../sdk/node/index.js';
 async function transform(record, { attempt, lastNote, note, extend }) {
   const value = record.value.toString();
   if (value.endsWith('/0/7')) { // longer than the timeout
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < 10; i++) {
       await sleep(500);
       await extend();
     }
@@ -14,7 +14,7 @@ async function transform(record, { attempt, lastNote, note, extend }) {
   }
   if (value.endsWith('/1/5')) {
     if (!lastNote) {
-      await note('salary service called');
+      if (!await note('salary service called')) throw new Error('the note came too late');
       process.exit(7);
     }
     return { value: `${value} after ${lastNote}` };
