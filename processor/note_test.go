@@ -16,7 +16,7 @@ import (
 // What an attempt notes is given to the next one at that record, and to no other. An
 // attempt that is over notes nothing any more.
 func TestNotesReachTheNextAttempt(t *testing.T) {
-	const records, attempts = 100, 4
+	const records, attempts = 20, 4
 	b := newBed(t, 1, nil)
 	b.produce("in", 0, 0, records)
 	opts := b.options()

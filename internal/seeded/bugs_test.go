@@ -86,6 +86,8 @@ var bugs = []bug{
 	{"committed-outputs-emitted-again", "what a transaction of unknown outcome has committed is emitted again", virtual, "TestLostAnswerToTheEnd"},
 	{"late-extend-accepted", "an attempt that is over gets more time", calls, "TestTerm"},
 	{"callback-outlives-its-attempt", "the address of an attempt is good when that is over", calls, "TestCallbacks"},
+	{"late-note-kept", "what an attempt notes when it is over is kept", broker, "TestNotesReachTheNextAttempt"},
+	{"held-output-overtaken", "outputs behind one that is held are emitted", broker, "TestOutputThatIsHeld"},
 	{"retry-budget-drops", "a retry that is beyond the budget is forgotten", virtual, "TestRetryBudget"},
 	{"transaction-of-a-lost-tenure", "a transaction commits for partitions that went to others", virtual, "TestTransactionOfALostTenureIsNotCommittedByTheNext"},
 }
