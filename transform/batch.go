@@ -162,7 +162,7 @@ func (p *Pool) TransformBatch(ctx context.Context, items []processor.Item) error
 			items[i].SetNote(text)
 		}
 	}
-	return p.ask(ctx, items[0].Input, note, func(id uint64, deadline time.Time) []byte {
+	return p.ask(ctx, items[0].Input, wasCrowded(items), note, func(id uint64, deadline time.Time) []byte {
 		return appendBatch(id, items, deadline)
 	}, func(line []byte) error {
 		return failer(p.fail).judged(p.readBatch(line, items))

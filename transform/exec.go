@@ -157,7 +157,7 @@ func (p *Pool) Close() {
 
 // Transform makes one attempt.
 func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-	return p.ask(ctx, in, in.SetNote, func(id uint64, deadline time.Time) []byte {
+	return p.ask(ctx, in, false, in.SetNote, func(id uint64, deadline time.Time) []byte {
 		return appendRequest(make([]byte, 0, 512+len(in.Value)), id, in, deadline)
 	}, func(line []byte) error {
 		if len(line) > maxLine {
@@ -168,16 +168,19 @@ func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor
 }
 
 // ask has one process asked, with a line, and the line that is the answer read. in is the
-// record, or the first of a batch.
-func (p *Pool) ask(ctx context.Context, in processor.Input, note func(string), write func(id uint64, deadline time.Time) []byte, read func(line []byte) error) error {
+// record, or the first of a batch; alone has no other call in the process.
+func (p *Pool) ask(ctx context.Context, in processor.Input, alone bool, note func(string), write func(id uint64, deadline time.Time) []byte, read func(line []byte) error) error {
 	p.start.Do(func() {
 		for range p.opts.Processes {
 			p.keepers.Go(p.keep)
 		}
 	})
-	w, c, err := p.acquire(ctx, in, note)
+	w, c, err := p.acquire(ctx, in, alone, note)
 	if err != nil {
 		return err
+	}
+	if alone {
+		defer p.share(w)
 	}
 	defer c.term.stop()
 	line := write(c.id, c.term.end())
@@ -224,68 +227,6 @@ type response struct {
 	err  error
 }
 
-// leastLoaded returns the process with the fewest records, but for the given one;
-// nil if none has a place. p.mu is held.
-func (p *Pool) leastLoaded(but *process) (least *process) {
-	for _, w := range p.ready {
-		if w != but && len(w.calls) < p.opts.InFlight && (least == nil || len(w.calls) < len(least.calls)) {
-			least = w
-		}
-	}
-	return least
-}
-
-// acquire takes a place at the process with the fewest records. It waits until
-// there is one, but not while no process gets ready. A second attempt that runs
-// beside the first goes to another process if there is one with a place.
-func (p *Pool) acquire(ctx context.Context, in processor.Input, note func(string)) (*process, *call, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var has *process // the record now, of which this is a second attempt
-	if in.Asked != nil {
-		has, _ = in.Asked.Load().(*process)
-	}
-	for {
-		w := p.leastLoaded(has)
-		if w == nil && has != nil {
-			w = p.leastLoaded(nil)
-		}
-		switch {
-		case p.ctx.Err() != nil:
-			return nil, nil, p.fail(processor.Retry, "is being stopped")
-		case w != nil:
-			if in.Asked != nil {
-				in.Asked.Store(w)
-			}
-			return w, w.call(victim{in.Topic, in.Partition, in.Offset}, note), nil
-		case p.unready != nil && len(p.ready) == 0:
-			f := p.fail(processor.Deployment, "does not get ready: %w", p.unready)
-			f.Unsent = true
-			return nil, nil, f
-		}
-		changed := p.changed
-		p.waiting++
-		p.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-		p.mu.Lock()
-		p.waiting--
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
-		}
-	}
-}
-
-// wake has waiting attempts look again. p.mu is held.
-func (p *Pool) wake() {
-	if p.waiting > 0 {
-		close(p.changed)
-		p.changed = make(chan struct{})
-	}
-}
-
 // abandon gives up an attempt that the process still has. Its place stays taken
 // until it is answered. A process that answers nothing, or has half of its
 // places taken so, gets no more records and is replaced.
@@ -304,6 +245,7 @@ func (p *Pool) abandon(w *process, c *call, timedOut bool) {
 		p.overdue(w, c)
 	}
 	p.retired(w)
+	p.wake()
 }
 
 // overdue notes that a process has not answered in time. p.mu is held.
@@ -459,6 +401,10 @@ func (p *Pool) crash(w *process) (failed int) {
 	if failed > 0 {
 		p.crashes++
 	}
+	why := w.why
+	if failed > 1 {
+		why = &crowdedEnd{w.why}
+	}
 	kind, words := processor.Retry, "ended with the record: %w"
 	if p.crashes >= crashLoop && len(p.victims) > 1 {
 		kind, words = processor.Deployment, "one process after the other ends with its records: %w"
@@ -466,7 +412,7 @@ func (p *Pool) crash(w *process) (failed int) {
 	for id, c := range w.calls {
 		delete(w.calls, id)
 		if !c.abandoned {
-			c.answer <- response{err: p.fail(kind, words, w.why)}
+			c.answer <- response{err: p.fail(kind, words, why)}
 		}
 	}
 	p.wake()

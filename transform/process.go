@@ -58,6 +58,7 @@ type process struct {
 	alive    time.Time // of the last report
 	overdue  int       // records that it has not answered in time
 	retiring error     // why it gets no more records; nil if it does
+	kept     bool      // free for one call, which is to be alone
 
 	endOnce sync.Once
 	why     error // of the end
