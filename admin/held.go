@@ -70,6 +70,14 @@ func (b *Bytes) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
+// valueOf is the value of a record; empty is not null.
+func (b *Bytes) valueOf() []byte {
+	if b == nil {
+		return nil
+	}
+	return append([]byte{}, *b...)
+}
+
 func bytesOf(b []byte) *Bytes {
 	if b == nil {
 		return nil
@@ -83,11 +91,13 @@ type Decision struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
-	Decision  string `json:"decision"` // retry, skip, dead_letter, replace_value or replace_output
+	Decision  string `json:"decision"` // retry, skip, dead_letter, replace_value, replace_output or replace_outputs
 	Attempts  int    `json:"attempts"` // of retry and replace_value; 0 is 1
 	Reason    string `json:"reason"`   // for the log
 	// Value is [Bytes] for replace_value and replace_output; null is a null value.
 	Value json.RawMessage `json:"value,omitempty"`
+	// Outputs are the values of the outputs for replace_outputs; nil is a null value.
+	Outputs []*Bytes `json:"outputs,omitempty"`
 }
 
 func (s *Server) listHeld(w http.ResponseWriter, r *http.Request) {
@@ -150,8 +160,11 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 				s.problem(w, http.StatusBadRequest, `value: must be a string, {"base64": "..."} or null`)
 				return
 			}
-			if value != nil {
-				decision.Value = append([]byte{}, *value...) // empty is not null
+			decision.Value = value.valueOf()
+		}
+		if verdict == processor.ReplaceOutputs {
+			for _, value := range d.Outputs {
+				decision.Outputs = append(decision.Outputs, value.valueOf())
 			}
 		}
 		switch err := p.Decide(ctx, decision); {
@@ -170,12 +183,12 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 }
 
 func verdictOf(name string) (processor.Verdict, error) {
-	for v := processor.RetryIt; v <= processor.ReplaceOutput; v++ {
+	for v := processor.RetryIt; v <= processor.ReplaceOutputs; v++ {
 		if v.String() == name {
 			return v, nil
 		}
 	}
-	return 0, fmt.Errorf("there is no decision %q; possible are retry, skip, dead_letter, replace_value, replace_output", name)
+	return 0, fmt.Errorf("there is no decision %q; possible are retry, skip, dead_letter, replace_value, replace_output, replace_outputs", name)
 }
 
 func (s *Server) answer(w http.ResponseWriter, code int, body any) {

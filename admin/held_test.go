@@ -90,6 +90,10 @@ func TestDecisions(t *testing.T) {
 			body: `{` + about + `, "decision": "replace_output", "value": null}`, code: 200,
 			want: processor.Decision{Verdict: processor.ReplaceOutput},
 		},
+		"several outputs": {
+			body: `{` + about + `, "decision": "replace_outputs", "outputs": ["a", null, "", {"base64": "/wA="}]}`, code: 200,
+			want: processor.Decision{Verdict: processor.ReplaceOutputs, Outputs: [][]byte{[]byte("a"), nil, {}, {0xff, 0}}},
+		},
 		"no value":         {body: `{` + about + `, "decision": "replace_value"}`, code: 400, detail: "value: must be"},
 		"number":           {body: `{` + about + `, "decision": "replace_value", "value": 7}`, code: 400, detail: "value: must be"},
 		"unknown decision": {body: `{` + about + `, "decision": "forget"}`, code: 400, detail: "possible are retry, skip"},

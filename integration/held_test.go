@@ -21,11 +21,11 @@ func held(t *testing.T, i *instance, args ...string) (out string, code int) {
 	return string(text), cmd.ProcessState.ExitCode()
 }
 
-// TestHeldRecords has a worker refuse one record in each of four partitions. A person
+// TestHeldRecords has a worker refuse one record in each of five partitions. A person
 // looks at them on the command line and decides; the rest follows in order.
 func TestHeldRecords(t *testing.T) {
 	t.Parallel()
-	const partitions, each, poison = 4, 200, 77
+	const partitions, each, poison = 5, 200, 77
 	inBothModes(t, func(t *testing.T, delivery settings) {
 		in := newInput(t, partitions)
 		out, dead := newTopic(t, ".out", partitions), newTopic(t, ".dead", 1)
@@ -64,11 +64,16 @@ func TestHeldRecords(t *testing.T) {
 		if err := os.WriteFile(file, []byte(record(3)), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		lines := filepath.Join(t.TempDir(), "values")
+		if err := os.WriteFile(lines, []byte("\n"+record(4)+"\r\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		for _, args := range [][]string{
 			{"retry", at(0), "--reason", "the worker is mended"},
 			{"dead-letter", at(1), "--reason", "nobody needs it"},
 			{"skip", at(2), "--reason", "nobody needs it"},
 			{"replace", at(3), "--output", file, "--reason", "done by hand"},
+			{"replace", at(4), "--outputs", lines, "--reason", "done by hand too"},
 		} {
 			if text, code := held(t, i, args...); code != 0 {
 				t.Errorf("held %v: exit code %d: %s", args, code, text)

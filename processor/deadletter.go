@@ -71,13 +71,14 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 	}
 }
 
-// fillWith completes a record with one output that no transform has made, or none.
-func (l *loop) fillWith(t *tenure, seq resequence.Seq, o *output) {
-	if o == nil {
-		l.fill(t, seq, nil, 0, 0)
-	} else {
-		l.fill(t, seq, o, 1, o.size())
+// fillWith completes a record with outputs that no transform has made, or none.
+func (l *loop) fillWith(t *tenure, seq resequence.Seq, first *output) {
+	n, bytes := int32(0), int64(0)
+	for o := first; o != nil; o = o.next {
+		n++
+		bytes += o.size()
 	}
+	l.fill(t, seq, first, n, bytes)
 }
 
 // instead returns what is emitted in place of the outputs of an exhausted record:

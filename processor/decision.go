@@ -58,9 +58,9 @@ func (l *loop) carryOut(t *tenure, offset int64) {
 }
 
 func decisionOf(d *journal.Decision) (Decision, error) {
-	for v := RetryIt; v <= ReplaceOutput; v++ {
+	for v := RetryIt; v <= ReplaceOutputs; v++ {
 		if v.String() == d.Decision {
-			return Decision{Verdict: v, Attempts: d.Attempts, Value: d.Value, Reason: d.Reason}, nil
+			return Decision{Verdict: v, Attempts: d.Attempts, Value: d.Value, Outputs: d.Outputs, Reason: d.Reason}, nil
 		}
 	}
 	return Decision{}, fmt.Errorf("there is no decision %q", d.Decision)
@@ -85,7 +85,7 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 		return err
 	}
 	key := journal.Key{Group: p.opts.Source.Group, Topic: d.Topic, Partition: d.Partition, Offset: d.Offset, Kind: journal.KindDecision, By: rand.Text()}
-	value := journal.Encode(journal.Decision{Decision: d.Verdict.String(), Attempts: d.Attempts, Value: d.Value, Reason: journal.Text(d.Reason)})
+	value := journal.Encode(journal.Decision{Decision: d.Verdict.String(), Attempts: d.Attempts, Value: d.Value, Outputs: d.Outputs, Reason: journal.Text(d.Reason)})
 	if key.Offset < 0 || len(value) > journal.MaxBytes-1024 {
 		return fmt.Errorf("the decision cannot be written to %s: it has %d bytes", p.opts.StateTopic, len(value))
 	}

@@ -54,11 +54,13 @@ const (
 	// ReplaceOutput emits Decision.Value as the one output of the record, with the
 	// record's key, headers and timestamp.
 	ReplaceOutput
+	// ReplaceOutputs does the same with each of Decision.Outputs, in their order.
+	ReplaceOutputs
 )
 
 // String returns the verdict as it is written in logs and requests.
 func (v Verdict) String() string {
-	return [...]string{"retry", "skip", "dead_letter", "replace_value", "replace_output"}[v]
+	return [...]string{"retry", "skip", "dead_letter", "replace_value", "replace_output", "replace_outputs"}[v]
 }
 
 // A Decision is about one held record.
@@ -67,9 +69,10 @@ type Decision struct {
 	Partition int32
 	Offset    int64
 	Verdict   Verdict
-	Attempts  int    // of RetryIt and ReplaceValue; 0 is 1
-	Value     []byte // nil is a null value
-	Reason    string // for the log; required
+	Attempts  int      // of RetryIt and ReplaceValue; 0 is 1
+	Value     []byte   // of ReplaceValue and ReplaceOutput; nil is a null value
+	Outputs   [][]byte // of ReplaceOutputs
+	Reason    string   // for the log; required
 }
 
 // ErrNotHeld is returned for a record that does not wait for a decision here: it was
@@ -127,8 +130,10 @@ func (o *Options) possible(d Decision) error {
 	switch {
 	case d.Reason == "":
 		return errors.New("a decision needs a reason")
-	case d.Verdict > ReplaceOutput:
+	case d.Verdict > ReplaceOutputs:
 		return fmt.Errorf("there is no verdict %d", d.Verdict)
+	case d.Verdict == ReplaceOutputs && len(d.Outputs) == 0:
+		return errors.New("there are no outputs: to settle the record without one, skip it")
 	case d.Verdict == DeadLetterIt && o.DeadLetterTopic == "":
 		return errors.New("there is no dead_letter.topic")
 	}
@@ -189,7 +194,9 @@ func (l *loop) decided(t *tenure, seq resequence.Seq, d Decision) {
 	case DeadLetterIt:
 		l.fillHeld(t, seq, l.lastResort(t, seq))
 	case ReplaceOutput:
-		l.fillHeld(t, seq, l.outputOf(t, seq, d.Value))
+		l.fillHeld(t, seq, l.outputsOf(t, seq, d.Value))
+	case ReplaceOutputs:
+		l.fillHeld(t, seq, l.outputsOf(t, seq, d.Outputs...))
 	}
 	l.log.Log(context.Background(), slog.LevelWarn, "somebody decided about a held record", "topic", t.topic, "partition", t.partition,
 		"offset", d.Offset, "decision", d.Verdict.String(), "reason", d.Reason, "held", l.now.Sub(h.since).Round(time.Second))
@@ -228,25 +235,29 @@ func (l *loop) attemptHeld(t *tenure, seq resequence.Seq, attempts int) {
 	l.lineUp(t, seq)
 }
 
-// fillHeld completes a held record with one output or none.
+// fillHeld completes a held record with its outputs, or none.
 func (l *loop) fillHeld(t *tenure, seq resequence.Seq, o *output) {
 	l.fillWith(t, seq, o)
 	l.budget.account(t)
 	l.advance(t)
 }
 
-// outputOf makes an output of a record that no transform has made.
-func (l *loop) outputOf(t *tenure, seq resequence.Seq, value []byte) *output {
+// outputsOf makes outputs of a record that no transform has made.
+func (l *loop) outputsOf(t *tenure, seq resequence.Seq, values ...[]byte) *output {
 	r := t.window.Slot(seq).record
-	o := &output{tenure: t, seq: seq, of: 1}
-	o.record = kgo.Record{
-		Topic: t.output, Partition: t.partition, Key: r.Key, Value: value, Timestamp: r.Timestamp, Context: o,
-		Headers: r.Headers[:len(r.Headers):len(r.Headers)],
+	var next *output
+	for i, value := range slices.Backward(values) {
+		o := &output{tenure: t, seq: seq, of: int32(len(values)), next: next}
+		o.record = kgo.Record{
+			Topic: t.output, Partition: t.partition, Key: r.Key, Value: value, Timestamp: r.Timestamp, Context: o,
+			Headers: r.Headers[:len(r.Headers):len(r.Headers)],
+		}
+		if l.opts.Output.Provenance {
+			new(slab).provenance(o, t.provenance, r.Offset, i+1, len(values))
+		}
+		next = o
 	}
-	if l.opts.Output.Provenance {
-		new(slab).provenance(o, t.provenance, r.Offset, 1, 1)
-	}
-	return o
+	return next
 }
 
 // heldRecords are those of t, oldest first.

@@ -33,6 +33,10 @@ func TestHold(t *testing.T) {
 		{"dead letter", processor.Decision{Verdict: processor.DeadLetterIt}, false, "", 0, 1, "[1 2]"},
 		{"another value", processor.Decision{Verdict: processor.ReplaceValue, Value: []byte("mended")}, false, "mended", 0, 0, "[1 2 3]"},
 		{"an output", processor.Decision{Verdict: processor.ReplaceOutput, Value: []byte("by hand")}, false, "by hand", 0, 0, "[1 2]"},
+		{
+			"several outputs", processor.Decision{Verdict: processor.ReplaceOutputs, Outputs: [][]byte{[]byte("first"), nil, []byte("last")}},
+			false, "first||last", 0, 0, "[1 2]",
+		},
 	} {
 		for _, exactlyOnce := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, exactly once %v", test.what, exactlyOnce), func(t *testing.T) {
@@ -98,7 +102,7 @@ func TestHold(t *testing.T) {
 						case i != 10:
 							want = append(want, fmt.Sprint(i))
 						case test.output != "":
-							want = append(want, test.output)
+							want = append(want, strings.Split(test.output, "|")...)
 						}
 					}
 					if got := b.values("out", 0); !slices.Equal(got, want) {

@@ -417,6 +417,7 @@ func TestHoldOutlivesItsOwner(t *testing.T) {
 		{"skip", processor.Decision{Verdict: processor.SkipIt}, "", "[1 2]"},
 		{"another value", processor.Decision{Verdict: processor.ReplaceValue, Value: []byte("mended")}, "mended", "[1 2 3]"},
 		{"a null value", processor.Decision{Verdict: processor.ReplaceOutput}, "", "[1 2]"},
+		{"several outputs", processor.Decision{Verdict: processor.ReplaceOutputs, Outputs: [][]byte{[]byte("first"), nil}}, "first|", "[1 2]"},
 	} {
 		for _, exactlyOnce := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, exactly once %v", test.what, exactlyOnce), func(t *testing.T) {
@@ -480,7 +481,7 @@ func TestHoldOutlivesItsOwner(t *testing.T) {
 						case i != 5:
 							want = append(want, fmt.Sprint(i))
 						case test.output != "" || test.decision.Verdict == processor.ReplaceOutput:
-							want = append(want, test.output)
+							want = append(want, strings.Split(test.output, "|")...)
 						}
 					}
 					if got := b.values("out", 0); !slices.Equal(got, want) {

@@ -44,7 +44,7 @@ several decisions about one record the first one wins.`,
 		{"retry", "Attempt the record again", "retry"},
 		{"skip", "Settle the record without an output; it is counted as dropped", "skip"},
 		{"dead-letter", "Send the record to dead_letter.topic", "dead_letter"},
-		{"replace", "Give the record another value, or an output", ""},
+		{"replace", "Give the record another value, or outputs", ""},
 	} {
 		cmd.AddCommand(heldDecisionCommand(&url, d.use, d.short, d.decision))
 	}
@@ -103,7 +103,7 @@ func heldShowCommand(url *string) *cobra.Command {
 
 func heldDecisionCommand(url *string, use, short, decision string) *cobra.Command {
 	d := admin.Decision{Decision: decision}
-	var value, output string
+	var value, output, outputs string
 	var null bool
 	cmd := &cobra.Command{
 		Use:   use + " RECORD --reason TEXT",
@@ -114,7 +114,7 @@ func heldDecisionCommand(url *string, use, short, decision string) *cobra.Comman
 				return &exitError{exitUsage, err}
 			}
 			if decision == "" {
-				if err := readReplacement(cmd, &d, value, output, null); err != nil {
+				if err := readReplacement(cmd, &d, value, output, outputs, null); err != nil {
 					return err
 				}
 			}
@@ -134,27 +134,39 @@ func heldDecisionCommand(url *string, use, short, decision string) *cobra.Comman
 		cmd.Flags().IntVar(&d.Attempts, "attempts", 1, "with --value: `how many` attempts it gets before it is held again")
 		cmd.Flags().StringVar(&value, "value", "", "`file` (- is standard input) with the value to attempt it with")
 		cmd.Flags().StringVar(&output, "output", "", "`file` (- is standard input) with the value of its one output; the worker is not asked")
+		cmd.Flags().StringVar(&outputs, "outputs", "", "`file` (- is standard input) with the value of one of its outputs a line; blank lines do not count")
 		cmd.Flags().BoolVar(&null, "null-output", false, "its one output is a tombstone")
-		cmd.MarkFlagsOneRequired("value", "output", "null-output")
-		cmd.MarkFlagsMutuallyExclusive("value", "output", "null-output")
+		cmd.MarkFlagsOneRequired("value", "output", "outputs", "null-output")
+		cmd.MarkFlagsMutuallyExclusive("value", "output", "outputs", "null-output")
 	}
 	return cmd
 }
 
 // readReplacement fills in what replaces the record.
-func readReplacement(cmd *cobra.Command, d *admin.Decision, value, output string, null bool) error {
+func readReplacement(cmd *cobra.Command, d *admin.Decision, value, output, outputs string, null bool) error {
 	d.Decision = "replace_output"
 	if null {
 		d.Value = json.RawMessage("null")
 		return nil
 	}
 	file := output
-	if value != "" {
+	switch {
+	case value != "":
 		d.Decision, file = "replace_value", value
+	case outputs != "":
+		d.Decision, file = "replace_outputs", outputs
 	}
 	content, err := readFile(cmd.InOrStdin(), file)
 	if err != nil {
 		return err
+	}
+	if outputs != "" {
+		for line := range bytes.Lines(content) {
+			if line = bytes.TrimRight(line, "\r\n"); len(bytes.TrimSpace(line)) > 0 {
+				d.Outputs = append(d.Outputs, (*admin.Bytes)(&line))
+			}
+		}
+		return nil
 	}
 	d.Value, err = json.Marshal(admin.Bytes(content))
 	return err

@@ -130,10 +130,11 @@ type Hold struct {
 
 // A Decision is what a person decided about a held record.
 type Decision struct {
-	Decision string `json:"decision"`
-	Attempts int    `json:"attempts,omitempty"`
-	Value    []byte `json:"value"` // null is a null value
-	Reason   string `json:"reason"`
+	Decision string   `json:"decision"`
+	Attempts int      `json:"attempts,omitempty"`
+	Value    []byte   `json:"value"` // null is a null value
+	Outputs  [][]byte `json:"outputs,omitempty"`
+	Reason   string   `json:"reason"`
 }
 
 // A Reply is the result of an attempt whose record waits for those before it.
