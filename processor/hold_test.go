@@ -34,7 +34,8 @@ func TestHold(t *testing.T) {
 		{"another value", processor.Decision{Verdict: processor.ReplaceValue, Value: []byte("mended")}, false, "mended", 0, 0, "[1 2 3]"},
 		{"an output", processor.Decision{Verdict: processor.ReplaceOutput, Value: []byte("by hand")}, false, "by hand", 0, 0, "[1 2]"},
 		{
-			"several outputs", processor.Decision{Verdict: processor.ReplaceOutputs, Outputs: [][]byte{[]byte("first"), nil, []byte("last")}},
+			"several outputs",
+			processor.Decision{Verdict: processor.ReplaceOutputs, Outputs: [][]byte{[]byte("first"), nil, []byte("last")}},
 			false, "first||last", 0, 0, "[1 2]",
 		},
 	} {

@@ -125,6 +125,7 @@ func (r *run) playWorkers(ctx context.Context, steps []Step) error {
 	for _, n := range r.nodes {
 		g.Go(func() error { return n.keep(keeping) })
 	}
+	killed := 0
 	for _, s := range steps {
 		if !wait(ctx, time.Until(r.began.Add(s.At))) {
 			break
@@ -139,6 +140,7 @@ func (r *run) playWorkers(ctx context.Context, steps []Step) error {
 		}
 		if s.Do == Kill {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+			killed = pid
 			r.count(func(c *Counts) { c.WorkerKills++ })
 			continue
 		}
@@ -150,6 +152,9 @@ func (r *run) playWorkers(ctx context.Context, steps []Step) error {
 	<-ctx.Done()
 	err := g.Wait()
 	for _, n := range r.nodes { // one may have been killed at the end
+		if n.process.Pid() == killed {
+			<-n.process.Exited()
+		}
 		select {
 		case <-n.process.Exited():
 			if err == nil {
