@@ -108,7 +108,7 @@ createInterface({ input: process.stdin }).on('line', (line) => {
 `
 
 // TestExecDeadlyRecord: a record that kills its process, with others in it, stops
-// its own partition alone.
+// its own partition alone, although they are tried again together and have three attempts.
 func TestExecDeadlyRecord(t *testing.T) {
 	t.Parallel()
 	const partitions, each, poison = 3, 400, 123
@@ -122,7 +122,8 @@ func TestExecDeadlyRecord(t *testing.T) {
 	name := unique(t, "")
 	conf := func(value string) settings {
 		return process(pipeline(name, in.topic, out).with(settings{
-			"transform":    settings{"exec": settings{"command": []string{"node", script, value}, "in_flight": 16}},
+			"transform":    settings{"exec": settings{"command": []string{"node", script, value}, "processes": 1, "in_flight": 64}},
+			"retry":        settings{"attempts": 3, "initial": "1ms"},
 			"on_exhausted": "stop",
 		}))
 	}

@@ -157,7 +157,7 @@ func (p *Pool) Close() {
 
 // Transform makes one attempt.
 func (p *Pool) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-	return p.ask(ctx, in, false, in.SetNote, func(id uint64, deadline time.Time) []byte {
+	return p.ask(ctx, in, in.Attempt > 2 && crowded(in.Last), in.SetNote, func(id uint64, deadline time.Time) []byte {
 		return appendRequest(make([]byte, 0, 512+len(in.Value)), id, in, deadline)
 	}, func(line []byte) error {
 		if len(line) > maxLine {

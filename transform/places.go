@@ -80,7 +80,8 @@ func (p *Pool) wake() {
 
 // When a process ends with several calls any one of them may be the reason, and all of
 // them have failed. A batch that was among them is therefore alone in its process when it is
-// tried again: the one that ends the next process ends it for itself. Without that
+// tried again, and a record when that has happened to it twice (most are innocent, and one at a time
+// is slow): the one that ends the next process ends it for itself. Without that
 // records would lose their attempts beside one that kills.
 
 // A crowdedEnd is the end of a process that had several calls.
@@ -89,12 +90,15 @@ type crowdedEnd struct{ err error }
 func (e *crowdedEnd) Error() string { return e.err.Error() }
 func (e *crowdedEnd) Unwrap() error { return e.err }
 
+// crowded reports whether an attempt ended so.
+func crowded(last error) bool {
+	var end *crowdedEnd
+	return last != nil && errors.As(last, &end)
+}
+
 // wasCrowded reports whether the last attempt at one of the records ended so.
 func wasCrowded(items []processor.Item) bool {
-	return slices.ContainsFunc(items, func(item processor.Item) bool {
-		var end *crowdedEnd
-		return item.Last != nil && errors.As(item.Last, &end)
-	})
+	return slices.ContainsFunc(items, func(item processor.Item) bool { return crowded(item.Last) })
 }
 
 // idle returns a process without calls, of which kept is kept free for the caller; nil if
