@@ -102,7 +102,9 @@ func (p *Pipeline) propose(ctx context.Context, l *loop, d Decision) error {
 			answer <- ErrNotHeld
 			return
 		case t != nil && t.phase == open && t.remembers():
-			if _, held := t.heldAt(d.Offset); !held {
+			// It may be known to be held, and not be read yet.
+			known := t.memory.Records[d.Offset]
+			if _, held := t.heldAt(d.Offset); !held && (known == nil || !known.Held()) {
 				answer <- ErrNotHeld
 				return
 			}

@@ -521,11 +521,17 @@ func TestDecisionWhileNobodyOwnsThePartition(t *testing.T) {
 		b.eventually("each has a partition", func() bool {
 			return len(b.status(members[0]).Partitions) == 1 && len(b.status(members[1]).Partitions) == 1
 		})
+		<-time.After(10 * time.Second) // the group has settled
 		b.produceToAll(2, 0, 10)
+		var owned int32
 		b.eventually("one is held in each", func() bool {
-			return len(b.status(members[0]).Partitions[0].Held) == 1 && len(b.status(members[1]).Partitions[0].Held) == 1
+			one, two := b.status(members[0]).Partitions, b.status(members[1]).Partitions
+			if len(one) != 1 || len(two) != 1 || len(one[0].Held) != 1 || len(two[0].Held) != 1 {
+				return false
+			}
+			owned = one[0].Partition
+			return true
 		})
-		owned := b.status(members[0]).Partitions[0].Partition
 		wires[0].cut()
 		err := members[1].Decide(context.Background(), processor.Decision{
 			Topic: "in", Partition: owned, Offset: 5, Verdict: processor.ReplaceValue, Value: []byte("mended"), Reason: "a test",
