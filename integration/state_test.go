@@ -341,7 +341,8 @@ func TestReplyLogSavesCalls(t *testing.T) {
 	}
 }
 
-// noting is a worker that notes in a file that it was given a certain value, and dies.
+// noting is a worker that notes in a file that it was given a certain value, and dies
+// together with the instance.
 const noting = `
 import { appendFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -350,14 +351,15 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   const { id, value, attempt } = JSON.parse(line);
   if (value === process.argv[2]) {
     appendFileSync(process.argv[3], attempt + ' ');
+    process.kill(process.ppid, 'SIGKILL');
     process.exit(9);
   }
   setTimeout(() => console.log(JSON.stringify({ id, outputs: [{ value }] })), 20);
 });
 `
 
-// TestWorkerAndInstanceDieTogether has a record that kills the process that transforms it,
-// and the instance is killed right after that, again and again.
+// TestWorkerAndInstanceDieTogether has a record that kills the process that transforms it
+// and with it the instance, again and again.
 func TestWorkerAndInstanceDieTogether(t *testing.T) {
 	t.Parallel()
 	const partitions, each, poison, limit = 2, 100, 40, 4
@@ -379,27 +381,27 @@ func TestWorkerAndInstanceDieTogether(t *testing.T) {
 		"dead_letter":  settings{"topic": dead},
 		"state":        settings{"topic": state},
 	})).with(settings{"instance": name})
-	seen, lives := "", 0
+	lives := 0
 	for done := false; !done; lives++ {
 		i := start(t, conf)
-		await(t, patience, "another attempt at the record that kills, or the end", func() (bool, string) {
-			now, err := os.ReadFile(notes)
-			must(t, err)
-			if string(now) != seen {
-				seen = string(now)
+		i.end(t)
+		await(t, patience, "the end of the instance, or of the input", func() (bool, string) {
+			select {
+			case <-i.process.Exited():
 				return true, ""
+			default:
 			}
 			state := lag(t.Context(), group(name), in.topic)
 			done = state == ""
-			return done, seen + state
+			return done, state
 		})
-		if !done {
-			i.kill(t)
-		} else {
+		if done {
 			i.drain(t)
 		}
 	}
-	attempts := strings.Fields(seen)
+	seen, err := os.ReadFile(notes)
+	must(t, err)
+	attempts := strings.Fields(string(seen))
 	t.Logf("%d lives, with the attempts %s", lives, seen)
 	if len(attempts) < limit || len(attempts) > limit+2 || attempts[len(attempts)-1] != fmt.Sprint(limit) && attempts[len(attempts)-1] != fmt.Sprint(limit+1) {
 		t.Errorf("the attempts are %s, want %d, and two more at the most", seen, limit)
