@@ -129,9 +129,14 @@ func CallBatch(ctx context.Context, transform BatchTransform, ins []Input) []Bat
 // payload is what a record counts against Batch.Bytes.
 func payload(r *kgo.Record) int64 { return recordSize(r) - recordOverhead }
 
-// fresh is the oldest record of t that was never dispatched, if there is one.
+// fresh is the oldest record of t that was never dispatched and waits for that, if there is one.
+// Control records and those with a history (a stored reply, a trial) go other ways.
 func (t *tenure) fresh() resequence.Seq {
-	return max(t.next, resequence.Seq(t.tracker.Settled()))
+	t.next = max(t.next, resequence.Seq(t.tracker.Settled()))
+	for s := t.window.Slot(t.next); s != nil && s.state != waiting; s = t.window.Slot(t.next) {
+		t.next++
+	}
+	return t.next
 }
 
 // ready reports whether the next batch of t is not to wait for more records: it is
@@ -175,16 +180,11 @@ func (s *scheduler) gather(c *chunk, most int, maxAge time.Duration, nanos int64
 		t.due = t.due[n:]
 		return
 	}
-	t.next = t.fresh()
-	for end := min(t.window.Next(), t.stopAt); t.next < end; t.next++ {
-		slot := t.window.Slot(t.next)
-		if slot.state != waiting {
-			continue // a control record
-		}
+	for end := min(t.window.Next(), t.stopAt); t.fresh() < end; t.next++ {
 		if !add(t.next) {
 			return
 		}
-		t.freshBytes -= payload(slot.record)
+		t.freshBytes -= payload(t.window.Slot(t.next).record)
 	}
 }
 

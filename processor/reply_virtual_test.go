@@ -6,11 +6,15 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/journal"
 	"seriatim/processor"
 )
 
@@ -185,5 +189,42 @@ func TestStateUnderChurn(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// A record whose batch is due, behind results that were stored, is attempted, whatever becomes
+// of these while it waits for a worker: they settle, it was left out of its turn, and nobody
+// thought of it again before the partition had another record.
+func TestBatchBehindStoredReplies(t *testing.T) {
+	const reused = 9
+	stateful(t, 2, func(b *bed) {
+		var kept []*kgo.Record
+		for i := range reused {
+			kept = append(kept, &kgo.Record{
+				Topic: "state", Partition: journal.Place("in", 0, 3), Key: fmt.Appendf(nil, "group/in/0/%d/reply/1", i),
+				Value: journal.Encode(journal.Reply{Generation: 1, Outputs: []journal.Output{{Key: []byte("key"), Value: strconv.AppendInt(nil, int64(i), 10)}}}),
+			})
+		}
+		b.write(kept...)
+		b.produce("in", 0, 0, reused+1)
+		b.produce("in", 1, 0, 20)
+		opts := b.options()
+		opts.ExactlyOnce, opts.Commit.Transaction = true, 3*time.Second
+		opts.Workers, opts.StateTopic, opts.ReplyLog = 1, "state", true
+		opts.Batch = processor.Batch{Records: 20, Wait: time.Second}
+		r := b.run(opts, batchFunc(func(ctx context.Context, items []processor.Item) error {
+			if items[0].Partition == 1 { // the only worker is busy until the replies have settled
+				<-time.After(20 * time.Second)
+			}
+			return passAll(ctx, items)
+		}))
+		b.caughtUp(2)
+		if n := b.status(r).Replies["reused"]; n != reused {
+			b.t.Errorf("%d replies are used again, want %d", n, reused)
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+		b.inOrder(0, 0, reused+1)
 	})
 }
