@@ -1,7 +1,6 @@
 package processor
 
 import (
-	"slices"
 	"strings"
 	"sync"
 
@@ -16,14 +15,8 @@ const MaxNote = 1024
 type notes struct {
 	wake chan struct{} // has room for one
 
-	mu      sync.Mutex
-	entries []noted
-}
-
-// A noted is what one attempt has noted.
-type noted struct {
-	place
-	text string
+	mu     sync.Mutex
+	latest map[place]string // of each attempt: never more than there are attempts
 }
 
 // A place is an attempt as the loop knows it.
@@ -48,18 +41,15 @@ func (in Input) SetNote(text string) {
 		return
 	}
 	text = strings.Clone(strings.ToValidUTF8(text[:min(len(text), MaxNote)], ""))
-	in.source.notes.add(noted{in.source.place, text})
+	in.source.notes.set(in.source.place, text)
 }
 
-// add takes the place of what is there of the same attempt, so that there are never more
-// entries than attempts.
-func (n *notes) add(note noted) {
+func (n *notes) set(of place, text string) {
 	n.mu.Lock()
-	if i := slices.IndexFunc(n.entries, func(other noted) bool { return other.place == note.place }); i >= 0 {
-		n.entries[i] = note
-	} else {
-		n.entries = append(n.entries, note)
+	if n.latest == nil {
+		n.latest = make(map[place]string)
 	}
+	n.latest[of] = text
 	n.mu.Unlock()
 	select {
 	case n.wake <- struct{}{}:
@@ -71,20 +61,20 @@ func (n *notes) add(note noted) {
 // attempt, so that a note comes before the end of the attempt that made it.
 func (l *loop) takeNotes() {
 	l.notes.mu.Lock()
-	entries := l.notes.entries
-	l.notes.entries = nil
+	latest := l.notes.latest
+	l.notes.latest = nil
 	l.notes.mu.Unlock()
-	for _, e := range entries {
-		if e.tenure.phase == closed {
+	for of, text := range latest {
+		if of.tenure.phase == closed {
 			continue
 		}
 		// A slot that is freed, and one whose attempt is over, say no more.
-		s := e.tenure.window.Slot(e.seq)
-		if s == nil || s.state != running || s.calls != e.call && !seeded.Bug("late-note-kept") {
+		s := of.tenure.window.Slot(of.seq)
+		if s == nil || s.state != running || s.calls != of.call && !seeded.Bug("late-note-kept") {
 			continue
 		}
-		s.note = &e.text
-		l.keepNote(e.tenure, s)
+		s.note = &text
+		l.keepNote(of.tenure, s)
 	}
 }
 
