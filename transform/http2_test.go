@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -199,80 +198,4 @@ func silentTLS(t *testing.T, authority *testcerts.Authority) (url string) {
 		}
 	})
 	return "https://" + listener.Addr().String()
-}
-
-// TestHTTP2DeadConnection has a connection that no longer carries anything, and
-// says nothing of it: it is noticed long before the attempt's time is over.
-func TestHTTP2DeadConnection(t *testing.T) {
-	url := http2Worker(t, (*httptest.Server).Start, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "v") })
-	var dead atomic.Bool
-	way := relay(t, strings.TrimPrefix(url, "http://"), &dead)
-	client := http2Client(t, HTTPOptions{URLs: []string{"http://" + way}, Timeout: time.Hour})
-	pings := client.transport.(*http.Transport).HTTP2
-	if pings.SendPingTimeout != 5*time.Second || pings.PingTimeout != 10*time.Second {
-		t.Errorf("pings are %+v, want one after 5s of silence with 10s for an answer", pings)
-	}
-	pings.SendPingTimeout, pings.PingTimeout = 50*time.Millisecond, 50*time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := attempt(ctx, client, "v"); err != nil {
-		t.Fatal(err)
-	}
-	dead.Store(true)
-	_, err := attempt(ctx, client, "v")
-	var f *processor.Failure
-	if !errors.As(err, &f) || f.Kind != processor.Retry || !strings.Contains(err.Error(), "closed the connection") {
-		t.Fatalf("got error %v, want retry, as the connection is dead", err)
-	}
-	dead.Store(false)
-	if got, err := attempt(ctx, client, "v"); err != nil || got != "v" {
-		t.Errorf("over a new connection: got %q and error %v", got, err)
-	}
-}
-
-// relay passes connections on to an address, and swallows what it should while dead.
-func relay(t *testing.T, to string, dead *atomic.Bool) (address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var copying sync.WaitGroup
-	t.Cleanup(func() {
-		_ = listener.Close()
-		copying.Wait()
-	})
-	pass := func(into, from net.Conn) {
-		defer into.Close()
-		defer from.Close()
-		buffer := make([]byte, 4096)
-		for {
-			n, err := from.Read(buffer)
-			if err != nil {
-				return
-			}
-			if dead.Load() {
-				continue
-			}
-			if _, err := into.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}
-	copying.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			worker, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = conn.Close()
-				continue
-			}
-			copying.Go(func() { pass(worker, conn) })
-			copying.Go(func() { pass(conn, worker) })
-		}
-	})
-	return listener.Addr().String()
 }
