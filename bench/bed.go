@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -40,14 +41,27 @@ func (b *bed) close() {
 	}
 }
 
-// A topic is an input: each of its partitions holds the same number of records.
-// The first 8 bytes of a record's value are its place in the partition, half of
-// the rest are random.
+// A topic is an input. The first 8 bytes of a record's value are its place in the
+// partition, half of the rest are random.
 type topic struct {
 	name       string
 	partitions int32
-	records    int64 // of each partition
-	size       int   // bytes of a value
+	records    int64   // of each partition, in the mean
+	size       int     // bytes of a value
+	hot        float64 // the share of all records that is in partition 0; 0 is that of any other
+}
+
+// counts returns how many records each partition holds.
+func (t topic) counts() []int64 {
+	counts := slices.Repeat([]int64{t.records}, int(t.partitions))
+	if t.hot > 0 {
+		all := t.records * int64(t.partitions)
+		counts[0] = int64(t.hot * float64(all))
+		for p := range counts[1:] {
+			counts[p+1] = (all - counts[0]) / int64(t.partitions-1)
+		}
+	}
+	return counts
 }
 
 // create makes an empty topic.
@@ -68,9 +82,14 @@ func (b *bed) fill(ctx context.Context, t topic) error {
 	defer client.Close()
 	var failed error
 	promise := func(_ *kgo.Record, err error) { failed = errors.Join(failed, err) }
-	for i := range t.records {
-		for p := range t.partitions {
-			client.Produce(ctx, &kgo.Record{Partition: p, Value: value(i, t.size)}, promise)
+	// Those of a hot partition lie between the others all the way.
+	counts := t.counts()
+	made := make([]int64, len(counts))
+	for round := int64(1); !slices.Equal(made, counts); round++ {
+		for p := range counts {
+			for due := min(counts[p], (round*counts[p]+t.records-1)/t.records); made[p] < due; made[p]++ {
+				client.Produce(ctx, &kgo.Record{Partition: int32(p), Value: value(made[p], t.size)}, promise)
+			}
 		}
 	}
 	if err := client.Flush(ctx); err != nil {

@@ -62,6 +62,7 @@ func (j job) byHand(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
+	h.span.end()
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,7 +51,25 @@ type job struct {
 	URL            string // of the worker over HTTP
 	Profile        string // directory; empty profiles nothing
 	Program        string // another build of bench that runs the job; empty is this one
+
+	span *span // of the process that runs it
 }
+
+// A span is what a job with slow transforms is measured over, so that its figure does
+// not depend on how long the job is: from the first call of the transform until the
+// last output is acknowledged.
+type span struct {
+	first atomic.Int64 // of the wall clock, in nanoseconds
+	last  atomic.Int64
+}
+
+func (s *span) begin() {
+	if s.first.Load() == 0 {
+		s.first.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
+func (s *span) end() { s.last.Store(time.Now().UnixNano()) }
 
 // stuckOffset is the offset of the record that takes for ever.
 const stuckOffset = 100
@@ -100,6 +119,7 @@ func (j job) run(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	j.span = new(span)
 	start := time.Now()
 	switch j.By {
 	case "":
@@ -112,6 +132,9 @@ func (j job) run(ctx context.Context) (result, error) {
 		err = j.byHand(ctx)
 	}
 	r := result{Records: j.Records, Took: time.Since(start), CPU: cpuTime()}
+	if j.Latency > 0 {
+		r.Took = time.Duration(j.span.last.Load() - j.span.first.Load())
+	}
 	return r, errors.Join(err, stopProfile())
 }
 
@@ -211,6 +234,7 @@ func (j job) pipeline(ctx context.Context) error {
 			}
 		}
 	}
+	j.span.end()
 	if j.Stuck {
 		return nil // it would wait for the drain deadline
 	}
@@ -225,11 +249,12 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 	}
 	end = func() {}
 	inner := transform.Simulate(transform.SimulateOptions{Latency: j.Latency, Sigma: j.Sigma, Seed: 1})
-	if !j.Stuck {
+	if !j.Stuck && j.Latency == 0 {
 		return inner, end, nil
 	}
 	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-		if in.Partition == 0 && in.Offset == stuckOffset {
+		j.span.begin()
+		if j.Stuck && in.Partition == 0 && in.Offset == stuckOffset {
 			<-ctx.Done()
 			return ctx.Err()
 		}

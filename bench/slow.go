@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// slow is what transforms that take their time come to with default settings, against a pool
+// of as many workers without any order. A record takes the same time on both sides.
+var slow = func() []row {
+	var rows []row
+	for _, sigma := range []float64{0.5, 1} {
+		ours := job{Workers: workers, Window: window, Latency: 10 * time.Millisecond, Sigma: sigma}
+		pool := ours
+		pool.By = byPool
+		for _, in := range []struct {
+			name  string
+			input topic
+		}{
+			{"1 partition", topic{partitions: 1, records: 32_000, size: 100}},
+			{"8 partitions", topic{partitions: 8, records: 4_000, size: 100}},
+			{"8, one has 70 %", topic{partitions: 8, records: 4_000, size: 100, hot: 0.7}},
+		} {
+			rows = append(rows, row{
+				name:  fmt.Sprintf("slow, sigma %.1f, %s / pool", sigma, in.name),
+				input: in.input, a: ours, b: &pool, bar: 0.99, pairs: 7,
+			})
+		}
+	}
+	many := job{Workers: 1000, Window: window, Latency: 100 * time.Millisecond}
+	pool := many
+	pool.By = byPool
+	input := topic{partitions: 12, records: 5_000, size: 100}
+	return append(
+		rows,
+		row{name: "slow, 100 ms, 12 partitions / 1000 workers by 100 ms", input: input, a: many, rate: 10_000, bar: 0.99, pairs: 7},
+		row{name: "slow, 100 ms, 12 partitions, 1000 workers / pool", input: input, a: many, b: &pool, pairs: 7},
+	)
+}()
