@@ -186,3 +186,6 @@ func (b *bed) ends(ctx context.Context, topic string, partitions int) ([]int64, 
 	}
 	return ends, nil
 }
+
+// brokerCPU is the CPU time that the broker has used.
+func (b *bed) brokerCPU() (time.Duration, error) { return processCPU(b.cluster.Nodes[0].Pid()) }

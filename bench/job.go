@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,8 @@ type job struct {
 	// the lines of processes, Batch records a call; 0 is a call for each.
 	Worker route
 	Batch  int
+	// Timed has each record say how long it takes, as those of a flow do.
+	Timed bool
 	// Most is after how many records it ends; 0 is all.
 	Most int64
 
@@ -248,6 +251,9 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 		return j.ask()
 	}
 	end = func() {}
+	if j.Timed {
+		return processor.TransformFunc(taking), end, nil
+	}
 	inner := transform.Simulate(transform.SimulateOptions{Latency: j.Latency, Sigma: j.Sigma, Seed: 1})
 	if !j.Stuck && j.Latency == 0 {
 		return inner, end, nil
@@ -261,6 +267,20 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 		return inner.Transform(ctx, in, out)
 	}), end, nil
 }
+
+// taking takes the time that the record says, and passes it on.
+func taking(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+	timer := time.NewTimer(time.Duration(binary.BigEndian.Uint64(in.Value[8:])))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return passOn.Transform(ctx, in, out)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var passOn = transform.Pass()
 
 // profile starts a profile of the CPU and returns what ends it and adds one of
 // the allocations.

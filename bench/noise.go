@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A load is how much CPU time all programs and our own (this process, its
@@ -35,9 +37,7 @@ func readLoad() load {
 		if err != nil {
 			continue // it has ended
 		}
-		// The name in parentheses may hold anything.
-		_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-		fields := strings.Fields(rest)
+		fields := statFields(text)
 		if len(fields) < 15 {
 			continue
 		}
@@ -62,3 +62,23 @@ func (l load) foreign(then load) float64 {
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+
+// processCPU is the CPU time that a process has used, in steps of 10 ms.
+func processCPU(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("%w (this needs linux)", err)
+	}
+	var ticks int64
+	for _, field := range statFields(text)[11:13] { // user, system
+		n, _ := strconv.ParseInt(field, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// statFields are the fields of /proc/PID/stat after the name, which may hold anything.
+func statFields(text []byte) []string {
+	_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+	return strings.Fields(rest)
+}

@@ -80,6 +80,9 @@ func (n *Node) Freeze() error { return n.current().Signal(syscall.SIGSTOP) }
 // Thaw ends what Freeze began.
 func (n *Node) Thaw() error { return n.current().Signal(syscall.SIGCONT) }
 
+// Pid is the process of the node, which must run.
+func (n *Node) Pid() int { return n.current().Pid() }
+
 func (n *Node) current() *Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()

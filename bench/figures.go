@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A trial measures what is not a comparison of two speeds.
+type trial struct {
+	name  string
+	times int // how often it is repeated
+	quick bool
+	run   func(ctx context.Context, b *bed) ([]figure, error)
+}
+
+// trials are what is measured beside the rows.
+var trials = slices.Concat(latencies)
+
+// A figure is one number of a trial.
+type figure struct {
+	name        string
+	value       float64
+	unit        string
+	most, least float64 // its bars; 0 is none
+}
+
+func milliseconds(name string, d time.Duration, most float64) figure {
+	return figure{name: name, value: float64(d.Microseconds()) / 1000, unit: "ms", most: most}
+}
+
+// A series is a figure with what each repetition came to.
+type series struct {
+	trial string
+	figure
+	values []float64
+}
+
+func (s series) missed() bool {
+	m := median(s.values)
+	return s.most > 0 && m > s.most || s.least > 0 && m < s.least
+}
+
+// measured is what all trials came to.
+type measured struct {
+	series  []series
+	foreign float64 // the most CPU that others used during a repetition
+	skipped int     // repetitions that were repeated because others used more
+}
+
+// measure repeats the trial.
+func (t trial) measure(ctx context.Context, b *bed, m *measured) error {
+	var all []series
+	skipped := 0
+	for done := 0; done < t.times; {
+		progress("%s\n", t.name)
+		before := readLoad()
+		figures, err := t.run(ctx, b)
+		if err != nil {
+			return err
+		}
+		foreign := readLoad().foreign(before)
+		verdict := ""
+		if foreign > most && skipped < t.times {
+			skipped++
+			verdict = "repeated"
+		}
+		for i, f := range figures {
+			progress("  %9s  %s\n", amount(f.value)+" "+f.unit, f.name)
+			if verdict != "" {
+				continue
+			}
+			if done == 0 {
+				all = append(all, series{trial: t.name, figure: f})
+			}
+			all[i].values = append(all[i].values, f.value)
+		}
+		progress("  (others used %s) %s\n", percent(foreign), verdict)
+		if verdict == "" {
+			done++
+			m.foreign = max(m.foreign, foreign)
+		}
+	}
+	m.series = append(m.series, all...)
+	m.skipped += skipped
+	return nil
+}
+
+// amount shows about three digits.
+func amount(v float64) string {
+	switch {
+	case v >= 100 || v <= -100 || v == float64(int64(v)):
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 0.1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.4f", v)
+}
+
+// table shows the figures as a table in Markdown.
+func (m measured) table() string {
+	if len(m.series) == 0 {
+		return ""
+	}
+	cells := [][]string{{"measure", "", "median", "of all", "bar", ""}}
+	for i, s := range m.series {
+		bar, verdict := "-", "-"
+		switch {
+		case s.most > 0:
+			bar, verdict = "≤ "+amount(s.most), "PASS"
+		case s.least > 0:
+			bar, verdict = "≥ "+amount(s.least), "PASS"
+		}
+		if s.missed() {
+			verdict = "MISS"
+		}
+		name := s.trial
+		if i > 0 && m.series[i-1].trial == name {
+			name = ""
+		}
+		all := fmt.Sprintf("%s-%s of %d", amount(slices.Min(s.values)), amount(slices.Max(s.values)), len(s.values))
+		cells = append(cells, []string{name, s.name, amount(median(s.values)) + " " + s.unit, all, bar, verdict})
+	}
+	return markdown(cells) + fmt.Sprintf("\nOther programs used up to %s of the machine during a measurement; %d were repeated because they used more than %s.\n",
+		percent(m.foreign), m.skipped, percent(most))
+}
