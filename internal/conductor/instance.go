@@ -75,7 +75,7 @@ func (i *instance) config() settings {
 		"workers":       p.Workers,
 		"window":        settings{"records": p.Window, "bytes": fmt.Sprintf("%dMiB", windowBytes>>20)},
 		"transform":     i.transform(),
-		"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms"},
+		"retry":         settings{"attempts": p.Attempts, "initial": "20ms", "max": "200ms", "budget": p.RetryBudget},
 		"hedge":         settings{"after": p.Hedge.String(), "budget": "20%"},
 		"on_exhausted":  "dead_letter",
 		"dead_letter":   settings{"topic": i.run.dead},

@@ -70,6 +70,7 @@ type Plan struct {
 	Service            Service
 	State              bool          // instances have a state topic, with a reply log
 	Attempts           int           // retry.attempts
+	RetryBudget        string        // retry.budget
 	Hedge              time.Duration // hedge.after
 	Hangs              int           // of a thousand records, whose first call is not answered in time
 	Window             int           // records of a partition
@@ -139,7 +140,7 @@ func NewPlan(name string, seed uint64, length time.Duration) (*Plan, error) {
 		Name: name, Seed: seed, Length: length,
 		Protocol:  [...]Protocol{Classic, Static, Consumer}[seed%3],
 		Instances: 4, Rate: 800, Mix: everyday, Keys: 200,
-		Committed: 20, Aborted: 5, Workers: 64, Window: 1024, Attempts: 5,
+		Committed: 20, Aborted: 5, Workers: 64, Window: 1024, Attempts: 5, RetryBudget: "20%",
 	}
 	write(&script{rand.New(rand.NewPCG(seed, h)), p})
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return int(a.At - b.At) })
@@ -276,6 +277,7 @@ func gaps(s *script) {
 func poison(s *script) {
 	s.plan.Mix[history.Rejected], s.plan.Mix[history.Exhausted], s.plan.Mix[history.Flaky] = 60, 60, 200
 	s.plan.Mix[history.Echo] = 400
+	s.plan.RetryBudget = "100%" // of 100 first attempts 50 retries fail again: with less, retries fall behind, as they should
 	s.volleys()
 	s.each(10*time.Second, 15*time.Second, func(at time.Duration) {
 		s.add(at, s.instance(), Stop, s.between(0, 2*time.Second))
