@@ -398,9 +398,9 @@ func TestLargeBatches(t *testing.T) {
 	})
 	// The reply ends after the request, which HTTP/1.1 in Go does not do by itself.
 	server.Config.Handler = full(server.Config.Handler)
-	client := connect(t, server.URL, transform.HTTPOptions{Timeout: time.Minute})
+	client := connect(t, server.URL, transform.HTTPOptions{})
 	wants(t, processor.CallBatch(t.Context(), client, batch(values...)), want...)
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
 	wants(t, processor.CallBatch(t.Context(), p, batch(values...)), want...)
 	if _, err := ask(t.Context(), p, 1, "long"); err == nil || !strings.Contains(err.Error(), "its answer has more than") {
 		t.Errorf("an answer of 6 MiB for one record: %v", err)

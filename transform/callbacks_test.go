@@ -2,14 +2,21 @@ package transform
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/processor"
 )
 
 // A term ends in its time, may be extended up to ten times that, and not once it is over.
@@ -144,6 +151,85 @@ func serve(c *Callbacks, method, path, body string) *http.Response {
 	w := httptest.NewRecorder()
 	c.Handler().ServeHTTP(w, httptest.NewRequest(method, path, reader))
 	return w.Result()
+}
+
+// A worker that asks for more time while it works is not given up; one that stops asking
+// is. Addresses of attempts that are over are no good.
+func TestWorkerAsksForMoreTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 10 * time.Second
+		callbacks, err := NewCallbacks("http://seriatim")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := HTTP(HTTPOptions{URLs: []string{"http://worker"}, Timeout: timeout, Callbacks: callbacks})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var address string
+		callBack := func(method, path string, want int) {
+			t.Helper()
+			resp := serve(callbacks, method, strings.TrimPrefix(address, "http://seriatim")+path, "")
+			if resp.StatusCode != want {
+				t.Errorf("%s: got %d, want %d", path, resp.StatusCode, want)
+			}
+		}
+		client.transport = answerer(func(r *http.Request) (*http.Response, error) {
+			address = r.Header.Get("Seriatim-Attempt-Url")
+			if got, want := r.Header.Get("Seriatim-Deadline-Ms"), strconv.FormatInt(time.Now().Add(timeout).UnixMilli(), 10); got != want {
+				t.Errorf("the deadline is %s at first, want %s", got, want)
+			}
+			value, _ := io.ReadAll(r.Body)
+			for range value {
+				<-time.After(timeout / 2)
+				callBack(http.MethodPost, "/extend", http.StatusOK)
+			}
+			if string(value) == "!!!" {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return &http.Response{StatusCode: http.StatusOK, ContentLength: 4, Body: io.NopCloser(strings.NewReader("done"))}, nil
+		})
+		if got, err := attempt(t.Context(), client, "......"); err != nil || got != "done" {
+			t.Errorf("a worker that works for %v: got %q and error %v", 3*timeout, got, err)
+		}
+		callBack(http.MethodPost, "/extend", http.StatusConflict)
+		callBack(http.MethodPut, "/note", http.StatusConflict)
+		began := time.Now()
+		_, err = attempt(t.Context(), client, "!!!")
+		var f *processor.Failure
+		if !errors.As(err, &f) || f.Kind != processor.Retry || !strings.Contains(err.Error(), "no complete reply within 10s (transform.http.timeout), nor within the 25s") {
+			t.Errorf("a worker that stops asking: got error %v", err)
+		}
+		if took := time.Since(began); took != 5*timeout/2 {
+			t.Errorf("it was given up after %v, want %v", took, 5*timeout/2)
+		}
+	})
+}
+
+// The note of an earlier attempt arrives encoded as keys are; without one there is no
+// header, and without callbacks no address.
+func TestNoteReachesTheWorker(t *testing.T) {
+	client, err := HTTP(HTTPOptions{URLs: []string{"http://worker"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for note, want := range map[string][]string{
+		"": nil, "salary service called": {"salary%20service%20called"}, "10 % für\nAnna": {"10%20%25%20f%C3%BCr%0AAnna"},
+	} {
+		client.transport = answerer(func(r *http.Request) (*http.Response, error) {
+			if got := r.Header["Seriatim-Note"]; !slices.Equal(got, want) {
+				t.Errorf("the note is %q, want %q", got, want)
+			}
+			if got := r.Header["Seriatim-Attempt-Url"]; got != nil {
+				t.Errorf("the address is %q, want none", got)
+			}
+			return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody}, nil
+		})
+		if _, err := processor.Call(t.Context(), client, processor.Input{Record: &kgo.Record{Topic: "in"}, Attempt: 2, Note: note}); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // An attempt ends while its worker still sends the body of its wish: nothing changes.

@@ -3,7 +3,6 @@ package transform_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"seriatim/processor"
 	"seriatim/transform"
@@ -12,7 +11,7 @@ import (
 // TestExecFrames: messages with their length before them may hold anything that JSON
 // does, and are as long as they say.
 func TestExecFrames(t *testing.T) {
-	p, _ := pool(t, "frames", transform.ExecOptions{Processes: 1, Timeout: time.Minute, LengthPrefixed: true})
+	p, _ := pool(t, "frames", transform.ExecOptions{Processes: 1, LengthPrefixed: true})
 	for _, value := range []string{"", "hello", "two\nlines", strings.Repeat("x", 3<<20)} {
 		if got := mustAsk(t, p, value); got != value {
 			t.Errorf("%.20q: got %.20q", value, got)
@@ -42,7 +41,7 @@ func TestExecBrokenFrames(t *testing.T) {
 		"an answer that is no JSON": {"say hello", processor.Retry, "a frame of its output is no answer"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			p, _ := pool(t, "frames", transform.ExecOptions{Processes: 1, Timeout: time.Minute, LengthPrefixed: true})
+			p, _ := pool(t, "frames", transform.ExecOptions{Processes: 1, LengthPrefixed: true})
 			_, err := ask(t.Context(), p, 1, test.value)
 			if f := execFailure(t, err); f.Kind != test.kind || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v %v, want %v with %q", f.Kind, err, test.kind, test.want)
@@ -53,7 +52,7 @@ func TestExecBrokenFrames(t *testing.T) {
 		})
 	}
 	// A worker that speaks lines is told so.
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute, LengthPrefixed: true})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, LengthPrefixed: true})
 	_, err := ask(t.Context(), p, 1, "hello")
 	if f := execFailure(t, err); f.Kind != processor.Deployment || !strings.Contains(err.Error(), `begins with "{\"se"`) {
 		t.Errorf("got %v %v, want a deployment that quotes the line", f.Kind, err)

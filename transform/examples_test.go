@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
@@ -32,8 +33,7 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(name+" over HTTP", func(t *testing.T) {
 			t.Parallel()
-			callbacks, _ := serveCallbacks(t)
-			client := connect(t, startExample(t, test.http...), transform.HTTPOptions{Timeout: exampleTimeout, Callbacks: callbacks})
+			client := connect(t, startExample(t, test.http...), transform.HTTPOptions{Timeout: exampleTimeout, Callbacks: serveCallbacks(t)})
 			checkExample(t, client, test.receipt)
 			if name == "node" {
 				checkBatch(t, client)
@@ -56,6 +56,19 @@ func TestExamples(t *testing.T) {
 
 // exampleTimeout is less than the slow record takes.
 const exampleTimeout = 5 * time.Second
+
+func serveCallbacks(t *testing.T) *transform.Callbacks {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	callbacks, err := transform.NewCallbacks("http://" + server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Config.Handler = callbacks.Handler()
+	server.Start()
+	t.Cleanup(server.Close)
+	return callbacks
+}
 
 // startExample runs a worker and returns its address. With the test it is ended by
 // SIGTERM, which it must obey.

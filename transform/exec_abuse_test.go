@@ -36,7 +36,7 @@ func TestExecCrash(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+			p, log := pool(t, "", transform.ExecOptions{Processes: 1})
 			pid := askPid(t, p, "pid")
 			held := make(chan error, 1)
 			go func() {
@@ -76,7 +76,7 @@ func contains(text string, parts []string) bool {
 
 // TestExecOtherProcessesGoOn while one restarts.
 func TestExecOtherProcessesGoOn(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 2, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 2})
 	pids := map[string]bool{}
 	await(t, "both processes to be ready", func() bool {
 		var asked sync.WaitGroup
@@ -106,7 +106,7 @@ func TestExecOtherProcessesGoOn(t *testing.T) {
 // TestExecCrashLoop: a program that dies with every record is the deployment's
 // fault; a record that does it alone is not.
 func TestExecCrashLoop(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
 	for range 5 {
 		if _, err := ask(t.Context(), p, 1, "crash"); execFailure(t, err).Kind != processor.Retry {
 			t.Fatalf("got %v for one and the same record, want a retry", err)
@@ -135,17 +135,18 @@ func TestExecCrashLoop(t *testing.T) {
 // TestExecHangs: records that are never answered time out, and their process is
 // replaced when they take too many of its places.
 func TestExecHangs(t *testing.T) {
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 8, Timeout: 600 * time.Millisecond})
+	t.Parallel()
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 8, Timeout: 2 * time.Second})
 	pid := askPid(t, p, "pid")
 	replaced := func() bool { return strings.Contains(log.String(), "it is replaced") }
 	hang := func() {
 		t.Helper()
 		_, err := ask(t.Context(), p, 1, "hang")
-		if f := execFailure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no answer within 600ms (transform.exec.timeout)") {
+		if f := execFailure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no answer within 2s (transform.exec.timeout)") {
 			t.Errorf("got %v, want a retry", err)
 		}
 	}
-	// busy asks for other records until the process is replaced or has hung as often.
+	// busy asks for other records while so many hang.
 	busy := func(times int) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -156,9 +157,11 @@ func TestExecHangs(t *testing.T) {
 				_, _ = ask(ctx, p, 2, "hello")
 			}
 		})
+		var hanging sync.WaitGroup
 		for range times {
-			hang()
+			hanging.Go(hang)
 		}
+		hanging.Wait()
 		cancel()
 		others.Wait()
 	}
@@ -200,7 +203,7 @@ func TestExecMemory(t *testing.T) {
 		}
 		return
 	}
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute, Memory: 300 << 20})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Memory: 300 << 20})
 	pid := askPid(t, p, "pid")
 	_, err := ask(t.Context(), p, 1, "grow")
 	if f := execFailure(t, err); f.Kind != processor.Retry || !contains(err.Error(), []string{"MiB of memory, more than the 300 MiB", "transform.exec.memory"}) {
@@ -221,7 +224,7 @@ func TestExecCPU(t *testing.T) {
 		}
 		return
 	}
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute, CPU: 2 * time.Second})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, CPU: 2 * time.Second})
 	pid := askPid(t, p, "spin 2050ms")
 	awaitDead(t, pid)
 	await(t, "the reason", func() bool { return strings.Contains(log.String(), "transform.exec.cpu") }) // told after its end
@@ -240,7 +243,7 @@ func TestExecCPU(t *testing.T) {
 }
 
 func TestExecRepeatedAnswers(t *testing.T) {
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1})
 	for range 10 {
 		if got := mustAsk(t, p, "twice"); got != "once" {
 			t.Errorf("got %q, want the first answer", got)
@@ -250,7 +253,7 @@ func TestExecRepeatedAnswers(t *testing.T) {
 }
 
 func TestExecStderrFlood(t *testing.T) {
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1})
 	if got := mustAsk(t, p, "flood"); got != "flooded" {
 		t.Errorf("got %q", got)
 	}
@@ -267,7 +270,7 @@ func TestExecStderrFlood(t *testing.T) {
 // TestExecGrandchildren hold the pipes of their parent open. They die with their
 // group; who has left it holds nobody up.
 func TestExecGrandchildren(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
 	runaway := askPid(t, p, "runaway")
 	t.Cleanup(func() { _ = syscall.Kill(runaway, syscall.SIGKILL) })
 	child := askPid(t, p, "child")
@@ -290,7 +293,7 @@ func TestExecGrandchildren(t *testing.T) {
 // TestExecCloseEndsTheStubborn: end of input and SIGTERM are ignored.
 func TestExecCloseEndsTheStubborn(t *testing.T) {
 	for _, mode := range []string{"", "stubborn"} {
-		p, log := pool(t, mode, transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+		p, log := pool(t, mode, transform.ExecOptions{Processes: 1})
 		pid := askPid(t, p, "pid")
 		began := time.Now()
 		p.Close()

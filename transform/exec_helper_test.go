@@ -212,15 +212,15 @@ func (w *worker) treat(r request) {
 				forever()
 			}
 		}
-	case "extend": // so many times, and then answer, or not
+	case "extend": // by two seconds, so many times, and then answer, or not
 		n, then, _ := strings.Cut(arg, " ")
 		times, err := strconv.Atoi(n)
 		if err != nil {
 			panic(err)
 		}
 		for range times {
+			w.say(`{"id":%d,"extend":2000}`+"\n", r.ID)
 			<-time.After(200 * time.Millisecond)
-			w.say(`{"id":%d,"extend":400}`+"\n", r.ID)
 		}
 		if then == "" {
 			w.echo(r, "extended")
@@ -273,6 +273,9 @@ func pool(t testing.TB, mode string, opts transform.ExecOptions) (*transform.Poo
 	log := new(logged)
 	if opts.Command == nil {
 		opts.Command = []string{os.Args[0], asWorker, mode}
+	}
+	if opts.Timeout == 0 { // a busy machine fails no attempt
+		opts.Timeout = time.Minute
 	}
 	opts.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p, err := transform.Exec(opts)

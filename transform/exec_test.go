@@ -36,7 +36,7 @@ func execFailure(t testing.TB, err error) *processor.Failure {
 }
 
 func TestExecRequest(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
 	line := func(change func(*processor.Input)) (fields map[string]any) {
 		t.Helper()
 		in := input()
@@ -111,7 +111,7 @@ func TestExecAnswers(t *testing.T) {
 		"a carriage":       {id + `"outputs":[]}` + "\r", []string{}},
 		"a null for error": {id + `"outputs":[],"error":null}`, []string{}},
 	}
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
 	call := func(line string) ([]*kgo.Record, error) {
 		in := input()
 		in.Value = []byte("say " + line)
@@ -173,7 +173,7 @@ func TestExecAnswers(t *testing.T) {
 
 func TestExecAnswersInAnyOrder(t *testing.T) {
 	const n = 20
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: n + 1, Timeout: time.Minute})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: n + 1})
 	var attempts sync.WaitGroup
 	for i := range n {
 		attempts.Go(func() {
@@ -202,7 +202,7 @@ func TestExecAnswersInAnyOrder(t *testing.T) {
 
 // TestExecHedges: a second attempt beside the first asks another process.
 func TestExecHedges(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 2, InFlight: 2, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 2, InFlight: 2})
 	// both returns who answered two attempts at a record.
 	both := func() (pids [2]string) {
 		asked, in := new(atomic.Value), input()
@@ -229,7 +229,7 @@ func TestExecHedges(t *testing.T) {
 
 // TestExecPlaces: no process has more records than it may, and all are used.
 func TestExecPlaces(t *testing.T) {
-	p, _ := pool(t, "", transform.ExecOptions{Processes: 2, InFlight: 2, Timeout: time.Minute})
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 2, InFlight: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	var held sync.WaitGroup
 	for i := range 4 {
@@ -246,7 +246,7 @@ func TestExecPlaces(t *testing.T) {
 }
 
 func TestExecEndsWithItsContext(t *testing.T) {
-	p, log := pool(t, "", transform.ExecOptions{Processes: 1, Timeout: time.Minute})
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1})
 	pid := askPid(t, p, "pid")
 	lost := errors.New("the partition is lost")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -305,7 +305,7 @@ func TestExecDoesNotGetReady(t *testing.T) {
 		"it ends then":       {command: []string{"true"}, says: []string{"it ended by itself"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, log := pool(t, test.mode, transform.ExecOptions{Command: test.command, Timeout: time.Minute})
+			p, log := pool(t, test.mode, transform.ExecOptions{Command: test.command})
 			for range 3 {
 				_, err := ask(t.Context(), p, 1, "secret")
 				f := execFailure(t, err)

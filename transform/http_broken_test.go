@@ -39,7 +39,7 @@ func TestHTTPReplyWithoutEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sent.Store(0)
 			server := serve(t, handler)
-			_, err := processor.Call(t.Context(), connect(t, server.URL, transform.HTTPOptions{Timeout: time.Minute}), input())
+			_, err := processor.Call(t.Context(), connect(t, server.URL, transform.HTTPOptions{}), input())
 			if f := failure(t, err); f.Kind != processor.Reject {
 				t.Errorf("got %v: %v, want reject", f.Kind, err)
 			}
@@ -179,6 +179,7 @@ func TestHTTPIsSentOnceAnAttempt(t *testing.T) {
 func TestHTTPTimeout(t *testing.T) {
 	for name, start := range map[string]string{"no reply": "", "slow body": "secre"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			release := make(chan struct{})
 			server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				if start != "" {
@@ -189,8 +190,8 @@ func TestHTTPTimeout(t *testing.T) {
 				<-release
 			})
 			t.Cleanup(func() { close(release) })
-			_, err := processor.Call(t.Context(), connect(t, server.URL, transform.HTTPOptions{Timeout: 50 * time.Millisecond}), input())
-			if f := failure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no complete reply within 50ms (transform.http.timeout)") {
+			_, err := processor.Call(t.Context(), connect(t, server.URL, transform.HTTPOptions{Timeout: time.Second}), input())
+			if f := failure(t, err); f.Kind != processor.Retry || !strings.Contains(err.Error(), "no complete reply within 1s (transform.http.timeout)") {
 				t.Errorf("got %v: %v, want retry and the timeout named", f.Kind, err)
 			}
 		})
