@@ -53,9 +53,7 @@ func TestRetryBudget(t *testing.T) {
 		if s := b.status(r); s.RetriesWaiting != 0 {
 			b.t.Errorf("%d retries wait in the end", s.RetriesWaiting)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, records)
 	})
 }

@@ -170,8 +170,8 @@ func TestAttemptsGoOnAfterARestart(t *testing.T) {
 				<-time.After(time.Second)
 				if crash {
 					wire.cut()
-				} else if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
+				} else {
+					b.stop(r)
 				}
 				opts, _ = b.mortal("two")
 				opts.Retry = processor.Retries{Initial: time.Millisecond, Attempts: 5}
@@ -270,9 +270,7 @@ func TestStopForgetsAttempts(t *testing.T) {
 			if n := b.status(r).Attempts["retry"]; n != 3 {
 				b.t.Errorf("life %d has %d attempts, want 3", life, n)
 			}
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 		}
 		b.nothingKept(1)
 	})

@@ -124,9 +124,7 @@ func TestOneCallSettlesABatch(t *testing.T) {
 			if s := b.status(r); s.Attempts["ok"] != records {
 				b.t.Errorf("attempts are %v, want one ok for each record", s.Attempts)
 			}
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 			b.inOrder(0, 0, records)
 		})
 	}
@@ -161,9 +159,7 @@ func TestBatchWaitsAndNotForLonger(t *testing.T) {
 		if waited := log.began[2].Sub(second); waited < wait || waited > wait+500*time.Millisecond {
 			b.t.Errorf("the next record went after %v, want %v", waited, wait)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 21)
 	})
 }
@@ -185,9 +181,7 @@ func TestBatchIsFullByBytes(t *testing.T) {
 		if want := []int{3, 3, 1, 2}; !slices.Equal(log.sizes, want) {
 			b.t.Errorf("the calls had %d records, want %d", log.sizes, want)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if n := len(b.values("out", 0)); n != records {
 			b.t.Errorf("%d outputs, want %d", n, records)
 		}
@@ -210,9 +204,7 @@ func TestWindowSmallerThanABatch(t *testing.T) {
 			if took := time.Since(began); took > 2*wait { // what is left at the end waits
 				b.t.Errorf("it took %v, with calls of %d", took, log.sizes)
 			}
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 			b.inOrder(0, 0, records)
 		})
 	}
@@ -260,9 +252,7 @@ func TestPoisonIsIsolated(t *testing.T) {
 						b.produce("in", 1, n, n+1)
 						<-time.After(time.Second)
 					}
-					if err := r.stop(); err != nil {
-						b.t.Errorf("Run returned %v, want nil", err)
-					}
+					b.stop(r)
 					var want []string
 					for i := range records {
 						if i != poison {
@@ -333,9 +323,7 @@ func TestEachRecordOfABatchHasItsAnswer(t *testing.T) {
 		if p := s.Partitions[0]; s.Attempts["retry"] != 200 || s.Attempts["reject"] != 10 || s.Attempts["filter"] != 10 || p.Dropped != 10 || p.Filtered != 10 {
 			b.t.Errorf("attempts are %v, %d dropped, %d filtered", s.Attempts, p.Dropped, p.Filtered)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		var want []string
 		for i := range records {
 			if i%100 != 7 && i%100 != 8 {
@@ -376,9 +364,7 @@ func TestBatchesSurviveAnOutage(t *testing.T) {
 		if after > 7 { // a probe, four batches less one record, the rest
 			b.t.Errorf("%d calls after the outage: %d", after, log.sizes)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, records)
 	})
 }
@@ -395,9 +381,7 @@ func TestRevokeAmidAWait(t *testing.T) {
 			s := b.status(first)
 			return len(s.Partitions) == 1 && s.Partitions[0].WindowRecords == 10
 		})
-		if err := first.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(first)
 		if log.calls() != 0 {
 			b.t.Errorf("there were calls of %d records before the wait was over", log.sizes)
 		}

@@ -135,6 +135,14 @@ func (r *running) stop() error {
 	return <-r.done
 }
 
+// stop ends a pipeline, whose Run must return nil.
+func (b *bed) stop(r *running) {
+	b.t.Helper()
+	if err := r.stop(); err != nil {
+		b.t.Errorf("Run returned %v, want nil", err)
+	}
+}
+
 // status returns the state of a pipeline.
 func (b *bed) status(r *running) processor.Status {
 	b.t.Helper()

@@ -70,9 +70,7 @@ func TestBreaker(t *testing.T) {
 				if s := b.status(r); s.BreakerOpen || len(s.Problems) > 0 || len(s.Partitions[0].Held) > 0 {
 					b.t.Errorf("in the end: %v, open is %v", s.Problems, s.BreakerOpen)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				lost := make(map[string]bool)
 				for _, d := range b.records("dead", 0) {
 					lost[headers(d)["__dlq.errors.partition"]+"/"+string(d.Value)] = true

@@ -74,9 +74,7 @@ func TestRevokeWaitsForTheCommitInFlight(t *testing.T) {
 				final, last, first)
 		}
 		for _, r := range []*running{old, heir} {
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 		}
 		for p := range int32(2) {
 			b.inOrder(p, 0, 10)
@@ -128,9 +126,7 @@ func TestLossCommitsNothing(t *testing.T) {
 		}
 		close(open)
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		after := 0
 		for _, s := range commits.all() {
 			if s.member == old.member && s.generation == old.generation && s.at.After(at) {

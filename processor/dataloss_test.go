@@ -142,9 +142,7 @@ func TestCommittedOffsetIsDeleted(t *testing.T) {
 				}
 				b.ticks(r)
 				b.gaps(r, map[string]uint64{"lost": test.gaps})
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				if policy == processor.LossStop {
 					b.outputsAre()
 					if at := b.committed(0); at != 20 {
@@ -178,9 +176,7 @@ func TestCommittedOffsetBeyondTheEnd(t *testing.T) {
 				}
 				b.ticks(r)
 				b.gaps(r, map[string]uint64{"beyond_end": 600})
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				if policy == processor.LossStop {
 					b.outputsAre()
 					if at := b.committed(0); at != 700 {
@@ -325,17 +321,13 @@ func TestTruncation(t *testing.T) {
 				b.eventually("all that was admitted is committed", func() bool { return b.committed(0) == 100 })
 				b.gaps(r, map[string]uint64{"truncated": 50})
 				if test.policy == processor.LossStop { // a person decides that the rest is as it was
-					if err := r.stop(); err != nil {
-						t.Error(err)
-					}
+					b.stop(r)
 					b.setCommitted(100, -1)
 					r = b.run(opts, processor.TransformFunc(passOn))
 				}
 				b.produce("in", 0, 100, 110)
 				b.caughtUp(1)
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				b.outputsAre(test.outputs...)
 			})
 		}

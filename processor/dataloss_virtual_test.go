@@ -52,9 +52,7 @@ func TestRetentionOvertakesARunningPartition(t *testing.T) {
 					}
 					b.ticks(r)
 					b.gaps(r, map[string]uint64{"lost": map[string]uint64{"stop": 51, "earliest": 51, "latest": 80}[name]})
-					if err := r.stop(); err != nil {
-						b.t.Error(err)
-					}
+					b.stop(r)
 					b.outputsAre(map[string][]int{"stop": {0, 20}, "earliest": {0, 20, 71, 100}, "latest": {0, 20}}[name]...)
 				})
 			})
@@ -103,9 +101,7 @@ func TestPolledWithATruncation(t *testing.T) {
 		<-again.fetched
 		close(free)
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Error(err)
-		}
+		b.stop(r)
 		b.outputsAre(0, 101, 50, 102) // 101 was admitted, and is read again
 	})
 }
@@ -166,9 +162,7 @@ func TestPolledBehindATruncation(t *testing.T) {
 		b.eventually("the loss is counted", func() bool { return b.first(r).GapOffsets["truncated"] == 50 })
 		b.produce("in", 0, 100, 110)
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Error(err)
-		}
+		b.stop(r)
 		b.outputsAre(0, 100, 50, 110)
 	})
 }
@@ -284,9 +278,7 @@ func TestRecreatedTopic(t *testing.T) {
 				b.eventually("it has joined again", func() bool { return b.status(r).Rebalances > before+1 })
 				b.stops(r, "deleted and created anew")
 				others(b, 20, 30)
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 				if n := commits.Load(); n > 0 {
 					b.t.Errorf("%d requests commit an offset of it", n)
 				}
@@ -300,9 +292,7 @@ func TestRecreatedTopic(t *testing.T) {
 				opts.Source.Topics = []string{"in"}
 				r = b.run(opts, processor.TransformFunc(passOn))
 				b.caughtUp(1)
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 				if got := b.values("out", 0); len(got) < 10 || got[len(got)-10] != "200" || got[len(got)-1] != "209" {
 					b.t.Errorf("outputs end in %v, want 200 to 209", got)
 				}
@@ -334,9 +324,7 @@ func TestTopicThatIsHiddenForAWhile(t *testing.T) {
 				b.produce("in", 0, 100, 200)
 				b.caughtUp(1)
 				b.eventually("nothing is wrong any more", func() bool { return len(b.status(r).Problems) == 0 })
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 				b.inOrder(0, 0, 200)
 			})
 		})
@@ -354,9 +342,7 @@ func TestDrainWhileTheTopicIsHidden(t *testing.T) {
 		b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "in", Err: kerr.TopicAuthorizationFailed, Count: -1})
 		b.eventually("the reason is told", func() bool { return strings.Contains(b.problem(r, "in/0"), "the topic is not there") })
 		began := time.Now()
-		if err := r.stop(); err != nil {
-			b.t.Error(err)
-		}
+		b.stop(r)
 		if took := time.Since(began); took > 2*time.Second {
 			b.t.Errorf("it took %v to stop", took)
 		}
@@ -447,9 +433,7 @@ func TestNewPartitions(t *testing.T) {
 				b.setPartitions("out", 4)
 				b.caughtUp(4)
 				b.eventually("nothing is wrong any more", func() bool { return len(b.status(r).Problems) == 0 })
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 				for p := range int32(4) {
 					b.inOrder(p, 0, records)
 				}

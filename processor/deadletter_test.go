@@ -39,9 +39,7 @@ func TestDeadLettersLeaveInOrderWithTheirStory(t *testing.T) {
 			if got := status.Partitions[1].DeadLetters; got["attempts"] != 1 || got["reject"] != 1 {
 				t.Errorf("dead letters by reason: %v, want one each", got)
 			}
-			if err := r.stop(); err != nil {
-				t.Error(err)
-			}
+			b.stop(r)
 			if got := b.values("out", 1); len(got) != 8 || got[4] != "4" || got[5] != "6" || got[6] != "8" {
 				t.Errorf("outputs %v, want 0-9 without 5 and 7", got)
 			}

@@ -116,9 +116,7 @@ func TestCleanDrainRepeatsNothing(t *testing.T) {
 			for range 5 {
 				r := b.run(opts, transform)
 				<-time.After(upTo(rng, 3*time.Second))
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				for p := range int32(partitions) {
 					if committed, end := b.committed(p), b.end("out", p); committed != end && (committed != -1 || end != 0) {
 						b.t.Errorf("partition %d is committed at %d after %d outputs", p, committed, end)
@@ -128,9 +126,7 @@ func TestCleanDrainRepeatsNothing(t *testing.T) {
 			opts.Commit.Interval = time.Second
 			r := b.run(opts, transform)
 			b.caughtUp(partitions)
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 			for p := range int32(partitions) {
 				b.inOrder(p, 0, records)
 			}
@@ -158,9 +154,7 @@ func TestLeaveDuringAJoin(t *testing.T) {
 			g := b.cluster.GroupInfo("group")
 			return len(g.Members) == 2 && g.State == "PreparingRebalance"
 		})
-		if err := brief.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(brief)
 		<-time.After(10 * time.Second)
 		if g := b.cluster.GroupInfo("group"); len(g.Members) != 1 || g.State != "Stable" || len(b.status(old).Partitions) != 2 {
 			b.t.Errorf("ten seconds later the group is %s with %d members, the first has %d partitions; want Stable, 1, 2",

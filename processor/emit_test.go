@@ -131,9 +131,7 @@ func TestRefusedOutputsKeepOrder(t *testing.T) {
 						end()
 					}
 					b.caughtUp(partitions)
-					if err := r.stop(); err != nil {
-						b.t.Errorf("Run returned %v, want nil", err)
-					}
+					b.stop(r)
 					for p := range int32(partitions) {
 						b.spreadInOrder(p, produced, commits)
 					}
@@ -174,9 +172,7 @@ func TestRefusedOutputsHoldTheirPartitionAlone(t *testing.T) {
 		if s := b.status(r); len(s.Problems) != 0 {
 			b.t.Errorf("problems are %v, want none", s.Problems)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		for p := range int32(2) {
 			b.spreadInOrder(p, 50, commits)
 		}
@@ -210,9 +206,7 @@ func TestPartlyRefusedRecord(t *testing.T) {
 		}
 		refusal.Remove()
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		var got []string
 		for _, v := range b.values("out", 0) {
 			got = append(got, strings.Fields(v)[0])

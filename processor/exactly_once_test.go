@@ -40,9 +40,7 @@ func TestExactlyOnceKeepsSourceOrder(t *testing.T) {
 	}
 	r := b.run(b.exactlyOnce(), jittered(2*time.Millisecond))
 	b.caughtUp(partitions)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
+	b.stop(r)
 	for p := range int32(partitions) {
 		b.inOrder(p, 0, records)
 	}
@@ -86,9 +84,7 @@ func TestExactlyOnceSurvivesFaults(t *testing.T) {
 			}
 			b.caughtUp(2)
 			b.eventually("the fault was met", func() bool { return injected.Hits() > 0 })
-			if err := r.stop(); err != nil {
-				t.Error(err)
-			}
+			b.stop(r)
 			for p := range int32(2) {
 				b.inOrder(p, 0, records)
 			}

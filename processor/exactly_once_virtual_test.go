@@ -55,19 +55,16 @@ func TestExactlyOnceUnderChurn(t *testing.T) {
 			c.drain = time.Duration(1+rng.IntN(10)) * time.Second
 			c.transform = jitter(rng.Uint64(), time.Duration(1+rng.IntN(2000))*time.Millisecond)
 			for range 15 {
-				switch {
-				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
-					c.join()
-				case rng.IntN(4) == 0:
-					if err := c.leave(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
-						b.t.Errorf("a member that left returned %v", err)
+				err := c.turn(func() {
+					if rng.IntN(3) == 0 {
+						c.kick()
+					} else {
+						c.mishap()
 					}
-				case rng.IntN(3) == 0:
-					c.kick()
-				default:
-					c.mishap()
+				})
+				if err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
+					b.t.Errorf("a member that left returned %v", err)
 				}
-				c.produce()
 				c.pause(3 * time.Second)
 			}
 			if err := c.finish(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {

@@ -40,15 +40,9 @@ func TestFailuresUnderChurn(t *testing.T) {
 			c.transform = flawed(rng.Uint64(), broken, broken.Add(upTo(rng, 30*time.Second)))
 			skipped := make(map[string]bool)
 			for range 15 {
-				switch {
-				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
-					c.join()
-				case rng.IntN(3) == 0:
-					if err := c.leave(); err != nil {
-						b.t.Errorf("a member that left returned %v, want nil", err)
-					}
+				if err := c.turn(func() {}); err != nil {
+					b.t.Errorf("a member that left returned %v, want nil", err)
 				}
-				c.produce()
 				c.decide(skipped)
 				c.pause(5 * time.Second)
 			}

@@ -112,9 +112,7 @@ func TestGapsAreNotWaitedFor(t *testing.T) {
 			if s.GapOffsets["absent"] == 0 {
 				b.t.Error("no gap was counted")
 			}
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 			out := b.values("out", 0)
 			last := -1
 			for _, v := range out {

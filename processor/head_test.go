@@ -74,9 +74,7 @@ func TestStuckHeadIsCommittedOnEveryTick(t *testing.T) {
 				}
 				close(open)
 				b.caughtUp(1)
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				b.inOrder(0, 0, 500)
 			})
 		})

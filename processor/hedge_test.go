@@ -226,9 +226,7 @@ func TestHedges(t *testing.T) {
 					if got := c.of(5); !slices.Equal(got, test.calls) {
 						b.t.Errorf("the calls for record 5 have the attempt numbers %v, want %v", got, test.calls)
 					}
-					if err := r.stop(); err != nil {
-						b.t.Errorf("Run returned %v, want nil", err)
-					}
+					b.stop(r)
 					if s.Partitions[0].Dropped == 0 {
 						b.inOrder(0, 0, records)
 					}
@@ -258,9 +256,7 @@ func TestHedgeBudget(t *testing.T) {
 		if n := b.status(r).Hedges; n < 20 || n > most {
 			b.t.Errorf("%d of %d records were hedged, want 20 to %d", n, records, most)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, records)
 	})
 }
@@ -283,9 +279,7 @@ func TestHedgeWhereLittleHappens(t *testing.T) {
 		if took := time.Since(began); took < 10*time.Second || took > 15*time.Second {
 			b.t.Errorf("it took %v, want a second attempt after 1 s and a third one 10 s later", took)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 1)
 	})
 }
@@ -315,9 +309,7 @@ func TestHedgeQuantile(t *testing.T) {
 		if n := b.status(r).Hedges - before; n != 1 {
 			b.t.Errorf("there were %d hedges, want 1", n)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 301)
 	})
 }
@@ -407,9 +399,7 @@ func TestRecipeForWorkersThatHang(t *testing.T) {
 			<-time.After(250 * time.Millisecond)
 		}
 		<-read
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		slices.Sort(latencies)
 		p99 := latencies[len(latencies)*99/100]
 		b.t.Logf("p50 %v, p99 %v, most %v; %d calls for %d records", latencies[len(latencies)/2], p99, latencies[len(latencies)-1], calls, partitions*each)

@@ -94,9 +94,7 @@ func TestHold(t *testing.T) {
 					if len(s.Problems) > 0 || len(s.Partitions[0].Held) > 0 || s.Partitions[0].Dropped != test.dropped {
 						b.t.Errorf("after the decision there are %v, held are %v, dropped are %d", s.Problems, s.Partitions[0].Held, s.Partitions[0].Dropped)
 					}
-					if err := r.stop(); err != nil {
-						b.t.Errorf("Run returned %v, want nil", err)
-					}
+					b.stop(r)
 					var want []string
 					for i := range 20 {
 						switch {
@@ -163,9 +161,7 @@ func TestSeveralAreHeld(t *testing.T) {
 			b.t.Errorf("got %v, want ErrNotHeld", err)
 		}
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if want := []string{"5.1", "15.1", "25.1", "25.2"}; !slices.Equal(seen, want) {
 			b.t.Errorf("the attempts are %v, want %v", seen, want)
 		}
@@ -188,9 +184,7 @@ func TestHeldRecordIsAttemptedAgainElsewhere(t *testing.T) {
 		b.produce("in", 0, 0, 10)
 		b.eventually("one is held", func() bool { return len(b.status(r).Partitions) == 1 && len(b.status(r).Partitions[0].Held) == 1 })
 		began := time.Now()
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if took := time.Since(began); took > time.Second {
 			b.t.Errorf("the drain took %v", took)
 		}

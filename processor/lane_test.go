@@ -64,9 +64,7 @@ func TestRefusedOutputsAreNotOvertaken(t *testing.T) {
 				}
 				return settled == uint64(len(test.topics)*partitions*records)
 			})
-			if err := r.stop(); err != nil {
-				t.Error(err)
-			}
+			b.stop(r)
 			if refusals < 20 {
 				t.Errorf("%d requests were refused, want 20 at least", refusals)
 			}

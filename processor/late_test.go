@@ -44,9 +44,7 @@ func TestLateResultAfterLoss(t *testing.T) {
 		if s := b.status(r); s.Attempts["late"] != 1 || s.WorkersBusy != 0 || s.Attempts["ok"] != 10 {
 			b.t.Errorf("attempts are %v with %d workers busy, want 10 ok and 1 late, none busy", s.Attempts, s.WorkersBusy)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 10)
 		commits.holds(b, 1)
 	})
@@ -84,9 +82,7 @@ func TestLateResultAfterRevoke(t *testing.T) {
 			b.t.Errorf("attempts of the old owner are %v with %d workers busy, want 19 ok and 1 late, none busy", s.Attempts, s.WorkersBusy)
 		}
 		for _, r := range []*running{old, heir} {
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 		}
 		for p := range int32(2) {
 			b.inOrder(p, 0, 10)

@@ -84,9 +84,7 @@ func TestMaxAge(t *testing.T) {
 				b.t.Errorf("offset %d is too old and was attempted %d times", i, n)
 			}
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 }
 

@@ -43,9 +43,7 @@ func TestNotesReachTheNextAttempt(t *testing.T) {
 		return errors.New("not yet")
 	}))
 	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
+	b.stop(r)
 	for offset := range int64(records) {
 		stage := fmt.Sprintf("stage 1 of %d", offset)
 		if want := []string{"", stage, stage, ""}; !slices.Equal(got[offset], want) {

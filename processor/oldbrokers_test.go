@@ -109,9 +109,7 @@ func TestAllowedOldBrokersAreExactlyOnce(t *testing.T) {
 					n := b.status(r).Transactions
 					return n["aborted"] > 0 && n["committed"] > 0
 				})
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				for p := range int32(2) {
 					b.inOrder(p, 0, records)
 				}

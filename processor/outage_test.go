@@ -71,9 +71,7 @@ func TestOutagePausesDispatchAndProbes(t *testing.T) {
 				b.t.Errorf("probes %d and %d are both of partition %d", i-1, i, probes[i].partition)
 			}
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		for p := range int32(2) {
 			b.inOrder(p, 0, 100)
 		}
@@ -123,9 +121,7 @@ func TestLoneSuspectIsProbedForEver(t *testing.T) {
 		if late := time.Since(mended); late > 10*time.Second {
 			b.t.Errorf("it was done %v after the worker was mended", late)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 }
 
@@ -158,9 +154,7 @@ func TestOutageEndsWithTheTenureOfItsSuspect(t *testing.T) {
 				if late := time.Since(mended); late > 10*time.Second {
 					b.t.Errorf("it was done %v after the worker was mended", late)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				b.inOrder(0, 0, 20)
 			})
 		})

@@ -56,9 +56,7 @@ func TestFullWindowPausesItsPartitionAlone(t *testing.T) {
 				b.t.Errorf("partition %d: paused %v with %d records in the window and %d spilled at the end", p.Partition, p.Paused, p.WindowRecords, p.SpilledRecords)
 			}
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		for p := range int32(partitions) {
 			b.inOrder(p, 0, records)
 		}
@@ -85,9 +83,7 @@ func TestPauseEndsWithItsTenure(t *testing.T) {
 		b.eventually("the partition is paused", func() bool { s := b.status(r); return len(s.Partitions) == 1 && s.Partitions[0].Paused })
 		thrownOut(b, opts)
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.firstInOrder(0, records)
 	})
 }
@@ -134,9 +130,7 @@ func TestStuckPartitionLeavesTheOthersTheirBytes(t *testing.T) {
 		if s := b.status(r); s.WindowBytes != 0 {
 			b.t.Errorf("the pipeline holds %d bytes at the end, want 0", s.WindowBytes)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 }
 
@@ -225,9 +219,7 @@ func TestHangingPartitionGivesWorkersBack(t *testing.T) {
 				if n := last.Load(); obeys && n > 2 {
 					b.t.Errorf("the last attempt was number %d, want 2 at most", n)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 				b.inOrder(0, 0, records)
 			})
 		})

@@ -29,9 +29,7 @@ func TestOutputsKeepSourceOrder(t *testing.T) {
 		return passOn(ctx, in, out)
 	}))
 	b.caughtUp(partitions)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
+	b.stop(r)
 	for p := range int32(partitions) {
 		b.inOrder(p, 0, records)
 	}
@@ -63,9 +61,7 @@ func TestFinishedRecordsOfAChunkDoNotWaitForItsRest(t *testing.T) {
 	}
 	close(release)
 	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
+	b.stop(r)
 	b.inOrder(0, 0, 10000)
 }
 
@@ -94,9 +90,7 @@ func TestCommittedReachesTheEndBehindTransactions(t *testing.T) {
 		}
 	}
 	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
+	b.stop(r)
 	b.inOrder(0, 0, sent)
 }
 
@@ -111,9 +105,7 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 			opts.ExactlyOnce = exactlyOnce
 			r := b.run(opts, jittered(2*time.Millisecond))
 			b.caughtUp(2)
-			if err := r.stop(); err != nil {
-				t.Error(err)
-			}
+			b.stop(r)
 			// The broker's side of the connections ends a moment later, and is waited for.
 			goleak.VerifyNone(t, before)
 		})

@@ -91,9 +91,7 @@ func TestWhatHoldsRecordsUpIsNamed(t *testing.T) {
 				if took := time.Since(began); took > 40*time.Second {
 					b.t.Errorf("it took %v to go on after it was mended", took)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				for p := range int32(2) {
 					if got := len(b.values(opts.Output.Topic, p)); got != 50 {
 						b.t.Errorf("partition %d has %d outputs, want 50", p, got)
@@ -126,9 +124,7 @@ func TestCutConnectionsKeepOrder(t *testing.T) {
 				connections.mend()
 			}
 			b.caughtUp(partitions)
-			if err := r.stop(); err != nil {
-				b.t.Errorf("Run returned %v, want nil", err)
-			}
+			b.stop(r)
 			for p := range int32(partitions) {
 				b.firstInOrder(p, produced)
 			}
@@ -173,9 +169,7 @@ func TestStatusCounts(t *testing.T) {
 				b.t.Errorf("partition %d with %d outputs is %+v", i, outputs, p)
 			}
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if s := b.status(r); s.State != "stopped" {
 			b.t.Errorf("the state is %s at the end, want stopped", s.State)
 		}

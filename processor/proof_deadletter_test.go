@@ -36,9 +36,7 @@ func TestDeadLettersAreAwaited(t *testing.T) {
 				}
 				refusal.Remove()
 				b.caughtUp(1)
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				if got := b.values("dead", 0); len(got) != 2 || got[0] != "5" || got[1] != "7" {
 					b.t.Errorf("dead letters %v, want 5 and 7", got)
 				}

@@ -49,9 +49,7 @@ func TestNoCommitBesideATransaction(t *testing.T) {
 			<-time.After(700 * time.Millisecond)
 		}
 		b.caughtUp(2)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if ends.Load() < 5 || beside.Load() > 0 {
 			b.t.Errorf("%d plain commits came beside %d transactions, want none beside 5 or more", beside.Load(), ends.Load())
 		}
@@ -92,9 +90,7 @@ func TestRefusalDuringTheEndAborts(t *testing.T) {
 		if aborted := b.status(r).Transactions["aborted"]; aborted != 1 {
 			b.t.Errorf("%d transactions were aborted, want 1", aborted)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 10)
 	})
 }
@@ -123,9 +119,7 @@ func TestLostAnswerToTheEnd(t *testing.T) {
 			<-time.After(700 * time.Millisecond)
 		}
 		b.caughtUp(2)
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		if cuts < 3 {
 			b.t.Errorf("%d answers were lost, want 3 or more", cuts)
 		}

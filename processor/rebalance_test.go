@@ -85,6 +85,21 @@ func (c *churn) produce() {
 	}
 }
 
+// turn has a member join or leave, or a mishap happen, while records arrive. It returns
+// what Run of a member that left returned.
+func (c *churn) turn(mishap func()) (left error) {
+	switch {
+	case len(c.members) == 0 || len(c.members) < 3 && c.rng.IntN(2) == 0:
+		c.join()
+	case c.rng.IntN(3) == 0:
+		left = c.leave()
+	default:
+		mishap()
+	}
+	c.produce()
+	return left
+}
+
 func (c *churn) pause(most time.Duration) { <-time.After(upTo(c.rng, most)) }
 
 // finish waits until all that was produced is committed, stops everybody and looks
@@ -128,15 +143,9 @@ func TestDrainedRebalancesKeepOrderAndRepeatNothing(t *testing.T) {
 			c := newChurn(b, rng, partitions)
 			c.transform = jitter(rng.Uint64(), 100*time.Millisecond)
 			for range 12 {
-				switch {
-				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
-					c.join()
-				case rng.IntN(3) == 0:
-					if err := c.leave(); err != nil {
-						b.t.Errorf("a member that left returned %v, want nil", err)
-					}
+				if err := c.turn(func() {}); err != nil {
+					b.t.Errorf("a member that left returned %v, want nil", err)
 				}
-				c.produce()
 				c.pause(5 * time.Second)
 			}
 			if err := c.finish(); err != nil {
@@ -168,17 +177,14 @@ func TestAbandonedRebalancesLoseNothing(t *testing.T) {
 func (c *churn) disturb(kicks int) {
 	c.b.t.Helper()
 	for range 12 {
-		switch {
-		case len(c.members) == 0 || len(c.members) < 3 && c.rng.IntN(2) == 0:
-			c.join()
-		case c.rng.IntN(3) == 0:
-			if err := c.leave(); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
-				c.b.t.Errorf("a member that left returned %v", err)
+		err := c.turn(func() {
+			if c.rng.IntN(kicks) == 0 {
+				c.kick()
 			}
-		case c.rng.IntN(kicks) == 0:
-			c.kick()
+		})
+		if err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
+			c.b.t.Errorf("a member that left returned %v", err)
 		}
-		c.produce()
 		c.pause(5 * time.Second)
 	}
 	if err := c.finish(); err != nil {

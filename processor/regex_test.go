@@ -43,9 +43,7 @@ func TestAnExpressionReadsNoOutputs(t *testing.T) {
 				}
 				return true
 			})
-			if err := r.stop(); err != nil {
-				t.Error(err)
-			}
+			b.stop(r)
 			total := 0
 			for _, topic := range test.outputs {
 				total += len(b.values(topic, 0))

@@ -100,9 +100,7 @@ func TestReplyLog(t *testing.T) {
 							b.t.Errorf("record %d was called for %d times, want %d", i, n, want)
 						}
 					}
-					if err := r.stop(); err != nil {
-						b.t.Errorf("Run returned %v, want nil", err)
-					}
+					b.stop(r)
 					b.nothingKept(1)
 					var got, want []string
 					for _, r := range b.records("wide", 0) {
@@ -167,17 +165,13 @@ func TestStateUnderChurn(t *testing.T) {
 			c.state, c.drain = "state", time.Duration(1+rng.IntN(5))*time.Second
 			c.transform = jitter(rng.Uint64(), time.Duration(1+rng.IntN(2000))*time.Millisecond)
 			for range 15 {
-				switch {
-				case len(c.members) == 0 || len(c.members) < 3 && rng.IntN(2) == 0:
-					c.join()
-				case rng.IntN(3) == 0:
-					_ = c.leave() // perhaps not in time
-				case rng.IntN(3) == 0:
-					c.kick()
-				default:
-					c.mishapOf("state")
-				}
-				c.produce()
+				_ = c.turn(func() { // perhaps it did not leave in time
+					if rng.IntN(3) == 0 {
+						c.kick()
+					} else {
+						c.mishapOf("state")
+					}
+				})
 				c.pause(3 * time.Second)
 			}
 			_ = c.finish() // likewise
@@ -222,9 +216,7 @@ func TestBatchBehindStoredReplies(t *testing.T) {
 		if n := b.status(r).Replies["reused"]; n != reused {
 			b.t.Errorf("%d replies are used again, want %d", n, reused)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, reused+1)
 	})
 }

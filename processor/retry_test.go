@@ -27,9 +27,7 @@ func TestFailedRecordsAreAttemptedAgain(t *testing.T) {
 		return passOn(ctx, in, out)
 	}))
 	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Errorf("Run returned %v, want nil", err)
-	}
+	b.stop(r)
 	b.inOrder(0, 0, records)
 }
 
@@ -61,9 +59,7 @@ func TestAttemptsKnowTheErrorBefore(t *testing.T) {
 		return err
 	}))
 	b.caughtUp(1)
-	if err := r.stop(); err != nil {
-		t.Errorf("Run returned %v, want nil", err)
-	}
+	b.stop(r)
 	if len(last) != records {
 		t.Errorf("%d records failed, want all %d", len(last), records)
 	}

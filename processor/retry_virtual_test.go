@@ -58,9 +58,7 @@ func TestWaitingForARetryHoldsNoWorker(t *testing.T) {
 		if s := b.status(r); s.Attempts["retry"] != records*failures || s.Attempts["ok"] != records {
 			b.t.Errorf("attempts are %v", s.Attempts)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, records)
 	})
 }
@@ -141,9 +139,7 @@ func TestExhaustedRecordStopsItsPartition(t *testing.T) {
 				if b.committed(0) != 20 || b.end("out", 0) != 20 {
 					b.t.Errorf("committed is %d with %d outputs, want 20 and 20", b.committed(0), b.end("out", 0))
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 			})
 		})
 	}
@@ -172,9 +168,7 @@ func TestStoppedPartitionIsTriedAgainWhenAssignedAnew(t *testing.T) {
 		if s := b.status(r); s.Partitions[0].Stopped != "" || len(s.Problems) != 0 {
 			b.t.Errorf("stopped is %q, problems are %v", s.Partitions[0].Stopped, s.Problems)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 50)
 	})
 }

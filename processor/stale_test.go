@@ -93,9 +93,7 @@ func TestPolledRecordsNeverReachALaterTenure(t *testing.T) {
 				close(open)
 				close(polled.open)
 				b.caughtUp(test.partitions)
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				for p := range test.partitions {
 					b.inOrder(p, 0, 200)
 				}

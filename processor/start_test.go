@@ -80,9 +80,7 @@ func TestStart(t *testing.T) {
 				close(open)
 				b.produce("in", 0, 100, 110)
 				b.caughtUp(2)
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				b.inOrder(0, int(test.want), 110)
 			})
 		})
@@ -127,9 +125,7 @@ func TestUnreadableStartHoldsItsPartitionAlone(t *testing.T) {
 				if s := b.status(r); len(s.Problems) != 0 {
 					b.t.Errorf("problems are %v, want none", s.Problems)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				for p := range int32(2) {
 					b.inOrder(p, 0, 100)
 				}
@@ -152,9 +148,7 @@ func TestOutputsLeaveAtOnce(t *testing.T) {
 		if took := time.Since(began); took > 15*time.Millisecond {
 			b.t.Errorf("it took %v", took)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 }
 
@@ -170,9 +164,7 @@ func TestFirstOutputsLeaveAtOnce(t *testing.T) {
 		if took := time.Since(began); took > 100*time.Millisecond {
 			b.t.Errorf("it took %v", took)
 		}
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 }
 
@@ -212,9 +204,7 @@ func TestTooFewPartitionsAtStart(t *testing.T) {
 				b.forget()
 				r = b.run(opts, processor.TransformFunc(passOn))
 				b.caughtUp(3)
-				if err := r.stop(); err != nil {
-					b.t.Error(err)
-				}
+				b.stop(r)
 			})
 		})
 	}

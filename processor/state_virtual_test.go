@@ -131,9 +131,7 @@ func TestStateOfWhatIsDoneIsDeleted(t *testing.T) {
 				if s := b.status(r); s.StateWrites["attempts"] != 20 || s.StateWrites["delete"] != 10 {
 					b.t.Errorf("with 10 records that failed twice there are these writes: %v", s.StateWrites)
 				}
-				if err := r.stop(); err != nil {
-					b.t.Errorf("Run returned %v, want nil", err)
-				}
+				b.stop(r)
 				b.nothingKept(2)
 				b.inOrder(0, 0, 1000)
 				b.inOrder(1, 0, 100)
@@ -178,9 +176,7 @@ func TestStateThatCannotBeRead(t *testing.T) {
 			b.t.Errorf("the attempts are %v, want 3 alone", numbers)
 		}
 		b.eventually("what came too late is deleted", func() bool { m := b.state(0); return len(m.Records) == 0 && len(m.Open) == 1 })
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 		b.nothingKept(1)
 		b.inOrder(0, 0, 10)
 	})
@@ -206,9 +202,7 @@ func TestStateTopicThatIsMissing(t *testing.T) {
 			reason := b.problem(r, "state topic state")
 			return strings.Contains(reason, "is not compacted") && strings.Contains(reason, "--add-config cleanup.policy=compact")
 		})
-		if err := r.stop(); err != nil {
-			b.t.Errorf("Run returned %v, want nil", err)
-		}
+		b.stop(r)
 	})
 	stateful(t, 1, func(b *bed) {
 		b.produce("in", 0, 0, 10)

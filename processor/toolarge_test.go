@@ -80,9 +80,7 @@ func TestOutputThatItsTopicDoesNotTake(t *testing.T) {
 					b.caughtUp(1)
 				}
 				p := b.first(r)
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				want := "0 1 2 3 4"
 				if policy != processor.Stop {
 					want += " 6 8 9"
@@ -172,9 +170,7 @@ func TestOutputThatIsHeld(t *testing.T) {
 					b.eventually("no byte is in use", func() bool { return b.status(r).WindowBytes == 0 })
 				}
 				began := time.Now()
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				if took := time.Since(began); took > 5*time.Second {
 					t.Errorf("the drain took %v", took)
 				}
@@ -212,9 +208,7 @@ func TestDeadLetterThatItsTopicDoesNotTake(t *testing.T) {
 		b.holds(r, "offset 1", "dead does not take it")
 		b.decides(r, processor.Decision{Offset: 1, Verdict: processor.ReplaceOutput, Value: []byte("1")})
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			t.Error(err)
-		}
+		b.stop(r)
 		b.outputsAre(0, 3)
 	})
 }
@@ -239,9 +233,7 @@ func TestBatchRefusedForOneRecord(t *testing.T) {
 		largest(b, "out")
 		b.produce("in", 0, 1, 10)
 		b.caughtUp(1)
-		if err := r.stop(); err != nil {
-			t.Error(err)
-		}
+		b.stop(r)
 		if got, want := strings.Join(b.values("out", 0), " "), "0 1 2 3 4 6 8 9"; got != want {
 			t.Errorf("outputs %s, want %s", got, want)
 		}
@@ -272,9 +264,7 @@ func TestRecordsRefusedWithoutAReason(t *testing.T) {
 					return
 				}
 				b.caughtUp(1)
-				if err := r.stop(); err != nil {
-					t.Error(err)
-				}
+				b.stop(r)
 				b.outputsAre(0, 10)
 			})
 		}

@@ -36,9 +36,7 @@ func TestWhoNeverReachedTheWorkerIsNotToBlame(t *testing.T) {
 				b.t.Errorf("partition %d is stopped: %s", p.Partition, p.Stopped)
 			}
 		}
-		if err := r.stop(); err != nil {
-			b.t.Error(err)
-		}
+		b.stop(r)
 		b.inOrder(0, 0, 3)
 	})
 }
