@@ -34,15 +34,7 @@ type hand struct {
 
 // byHand does the job by one of these loops.
 func (j job) byHand(ctx context.Context) error {
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(j.Brokers...),
-		kgo.ConsumerGroup(j.Group),
-		kgo.ConsumeTopics(j.In),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0),
-	)
+	client, err := j.client()
 	if err != nil {
 		return err
 	}

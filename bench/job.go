@@ -141,10 +141,9 @@ func (j job) run(ctx context.Context) (result, error) {
 	return r, errors.Join(err, stopProfile())
 }
 
-// bare is the fastest loop we know of around the same client: the fetched record
-// itself is produced again, into its own partition.
-func (j job) bare(ctx context.Context) error {
-	client, err := kgo.NewClient(
+// client reads the input, and writes at once where it is told to.
+func (j job) client() (*kgo.Client, error) {
+	return kgo.NewClient(
 		kgo.SeedBrokers(j.Brokers...),
 		kgo.ConsumerGroup(j.Group),
 		kgo.ConsumeTopics(j.In),
@@ -153,6 +152,12 @@ func (j job) bare(ctx context.Context) error {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 	)
+}
+
+// bare is the fastest loop we know of around the same client: the fetched record
+// itself is produced again, into its own partition.
+func (j job) bare(ctx context.Context) error {
+	client, err := j.client()
 	if err != nil {
 		return err
 	}
