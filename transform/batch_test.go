@@ -358,7 +358,7 @@ func TestExecBatchFailsAsAWhole(t *testing.T) {
 			t.Parallel()
 			opts := transform.ExecOptions{Processes: 1}
 			if name == "silence" {
-				opts.Timeout = 100 * time.Millisecond
+				opts.Timeout = 2 * time.Second
 			}
 			p, _ := pool(t, "", opts)
 			results := processor.CallBatch(t.Context(), p, batch(test.first, "b", "c"))
