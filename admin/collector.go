@@ -137,23 +137,20 @@ func collect(ch chan<- prometheus.Metric, name string, s *processor.Status) {
 	for reason, share := range s.LimitedBy {
 		ch <- prometheus.MustNewConstMetric(limitedDesc, prometheus.GaugeValue, share, name, reason)
 	}
-	for result, n := range s.Attempts {
-		ch <- prometheus.MustNewConstMetric(attemptsDesc, prometheus.CounterValue, float64(n), name, result)
-	}
-	for result, n := range s.Commits {
-		ch <- prometheus.MustNewConstMetric(commitsDesc, prometheus.CounterValue, float64(n), name, result)
-	}
-	for result, n := range s.Transactions {
-		ch <- prometheus.MustNewConstMetric(transactsDesc, prometheus.CounterValue, float64(n), name, result)
-	}
-	for kind, n := range s.StateWrites {
-		ch <- prometheus.MustNewConstMetric(writesDesc, prometheus.CounterValue, float64(n), name, kind)
-	}
-	for result, n := range s.Replies {
-		ch <- prometheus.MustNewConstMetric(repliesDesc, prometheus.CounterValue, float64(n), name, result)
-	}
-	for kind, n := range s.StateIgnored {
-		ch <- prometheus.MustNewConstMetric(ignoredDesc, prometheus.CounterValue, float64(n), name, kind)
+	for _, counts := range []struct {
+		desc *prometheus.Desc
+		of   map[string]uint64
+	}{
+		{attemptsDesc, s.Attempts},
+		{commitsDesc, s.Commits},
+		{transactsDesc, s.Transactions},
+		{writesDesc, s.StateWrites},
+		{repliesDesc, s.Replies},
+		{ignoredDesc, s.StateIgnored},
+	} {
+		for label, n := range counts.of {
+			ch <- prometheus.MustNewConstMetric(counts.desc, prometheus.CounterValue, float64(n), name, label)
+		}
 	}
 	for i := range s.Partitions {
 		p := &s.Partitions[i]
