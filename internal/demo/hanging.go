@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -44,6 +43,7 @@ func Hanging(ctx context.Context, broker *kafka.Embedded, opts Options) (wrong b
 		return false, err
 	}
 	h := &hanging{address: broker.Address()}
+	h.stage = stage{client: client, inputs: []string{hangingTopic}, record: record, see: h.see}
 	topics := map[string]int32{hangingTopic: partitions}
 	for _, side := range []struct {
 		name, topic string
@@ -60,10 +60,9 @@ func Hanging(ctx context.Context, broker *kafka.Embedded, opts Options) (wrong b
 		}
 		s.pipeline, err = processor.New(processor.Options{
 			Name: strings.ReplaceAll(side.topic, ".", "-"), Client: client, // no log: calls fail all the time
-			Source: processor.Source{Topics: []string{hangingTopic}, Group: "seriatim." + side.topic},
-			Output: processor.Output{Topic: side.topic, Provenance: true},
-			Hedge:  side.hedge,
-			// Little is under way at the end, and nobody needs it.
+			Source:       processor.Source{Topics: []string{hangingTopic}, Group: "seriatim." + side.topic},
+			Output:       processor.Output{Topic: side.topic, Provenance: true},
+			Hedge:        side.hedge,
 			DrainTimeout: time.Second,
 		}, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 			s.calls.Add(1)
@@ -73,20 +72,24 @@ func Hanging(ctx context.Context, broker *kafka.Embedded, opts Options) (wrong b
 			return false, err
 		}
 		h.sides = append(h.sides, s)
+		h.runs, h.outputs = append(h.runs, runOf(s.pipeline)), append(h.outputs, side.topic)
 	}
 	if err := broker.CreateTopics(ctx, topics); err != nil {
 		return false, err
 	}
-	return h.run(ctx, client, opts)
+	if !opts.Screen.live() {
+		opts.Screen.print("")
+	}
+	return h.perform(ctx, h, opts)
 }
 
 // hanging is the demo of workers that hang.
 type hanging struct {
-	address  string
-	sides    []*hangingSide // without hedging, and with it
-	feed     *feed
-	endInput context.CancelFunc
-	marked   map[int32]int64 // what the verdict is about
+	stage
+
+	address string
+	sides   []*hangingSide  // without hedging, and with it
+	marked  map[int32]int64 // what the verdict is about
 }
 
 type hangingSide struct {
@@ -99,45 +102,6 @@ type hangingSide struct {
 
 	mu        sync.Mutex
 	latencies []time.Duration // of all that came out
-}
-
-func (h *hanging) run(ctx context.Context, client []kgo.Opt, opts Options) (wrong bool, err error) {
-	// All run until the verdict is given, whatever happens to ctx.
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	shown, hide := context.WithCancel(ctx)
-	defer hide()
-	var parts sync.WaitGroup
-	failed := make([]error, len(h.sides))
-	for i, s := range h.sides {
-		parts.Go(func() {
-			if err := s.pipeline.Run(running); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
-				failed[i] = err
-				hide()
-			}
-		})
-	}
-	defer func() {
-		stop()
-		parts.Wait()
-		err = errors.Join(append(failed, err)...)
-	}()
-	reader, err := newReader(client, []string{h.sides[0].topic, h.sides[1].topic})
-	if err != nil {
-		return false, err
-	}
-	parts.Go(func() { read(running, reader, h.see) })
-	if h.feed, err = newFeed(client, []string{hangingTopic}, record); err != nil {
-		return false, err
-	}
-	input, endInput := context.WithCancel(running)
-	h.endInput = endInput
-	parts.Go(func() { h.feed.run(input) })
-
-	p := &presenter{play: h, screen: opts.Screen, length: opts.Length, keep: opts.Keep}
-	if !opts.Screen.live() {
-		opts.Screen.print(append([]string{"", h.title()}, h.about()...)...)
-	}
-	return p.present(shown), nil
 }
 
 // see takes what the reader read.
@@ -183,8 +147,6 @@ func (h *hanging) frame(now time.Time) frame {
 	}
 	return f
 }
-
-func (h *hanging) stopInput() { h.endInput() }
 
 func (h *hanging) mark() { h.marked, _ = h.feed.counts() }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -48,17 +47,28 @@ func Own(ctx context.Context, broker *kafka.Embedded, pipelines []OwnPipeline, r
 	if err != nil {
 		return false, err
 	}
-	return o.run(ctx, client, run, opts)
+	o.stage = stage{
+		client: client,
+		runs: []func(context.Context) error{func(ctx context.Context) error {
+			if err := run(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil
+		}},
+		inputs: o.fed, record: simpleRecord, outputs: slices.Sorted(maps.Keys(o.tallies)), see: o.see,
+	}
+	return o.perform(ctx, o, opts)
 }
 
 // own is the demo of the user's pipelines.
 type own struct {
+	stage
+
 	where     string
 	pipelines []*ownPipeline
 	topics    map[string]int32 // all of them, with their partitions
 	fed       []string         // the topics that get records
 	tallies   map[string]*tally
-	endInput  context.CancelFunc
 	ended     bool // the input
 }
 
@@ -105,45 +115,6 @@ func (o *own) plan(pipelines []OwnPipeline) error {
 		}
 	}
 	return nil
-}
-
-func (o *own) run(ctx context.Context, client []kgo.Opt, run func(context.Context) error, opts Options) (wrong bool, err error) {
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	shown, hide := context.WithCancel(ctx)
-	defer hide()
-	var parts sync.WaitGroup
-	var failed error
-	parts.Go(func() {
-		if err := run(running); running.Err() == nil {
-			failed = err
-			hide()
-		}
-	})
-	defer func() {
-		stop()
-		parts.Wait()
-		if failed != nil {
-			err = failed
-		}
-	}()
-	reader, err := newReader(client, slices.Sorted(maps.Keys(o.tallies)))
-	if err != nil {
-		return false, err
-	}
-	parts.Go(func() { read(running, reader, o.see) })
-	feed, err := newFeed(client, o.fed, simpleRecord)
-	if err != nil {
-		return false, err
-	}
-	input, endInput := context.WithCancel(running)
-	o.endInput = endInput
-	parts.Go(func() { feed.run(input) })
-
-	p := &presenter{play: o, screen: opts.Screen, length: opts.Length, keep: opts.Keep}
-	if !opts.Screen.live() {
-		opts.Screen.print(append([]string{o.title()}, o.about()...)...)
-	}
-	return p.present(shown), nil
 }
 
 // simpleRecord is the input.
@@ -241,7 +212,7 @@ func (p *ownPipeline) counts() (settled, emitted int) {
 }
 
 func (o *own) stopInput() {
-	o.endInput()
+	o.stage.stopInput()
 	o.ended = true
 }
 

@@ -9,6 +9,8 @@ import (
 
 // A play is one kind of demo while it runs.
 type play interface {
+	title() string
+	about() []string
 	// frame describes the moment, but for the clock.
 	frame(now time.Time) frame
 	// stopInput ends the input; it may be called again.

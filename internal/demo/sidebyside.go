@@ -3,10 +3,8 @@ package demo
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -71,73 +69,41 @@ func SideBySide(ctx context.Context, broker *kafka.Embedded, opts Options) (wron
 	s.pipeline, err = processor.New(processor.Options{
 		Name: "demo", Instance: "demo",
 		Client: client, Logger: log,
-		Source: processor.Source{Topics: []string{inTopic}, Group: "seriatim.demo"},
-		Output: processor.Output{Topic: outTopic, Provenance: true},
-		// Little is under way at the end, and nobody needs it.
+		Source:       processor.Source{Topics: []string{inTopic}, Group: "seriatim.demo"},
+		Output:       processor.Output{Topic: outTopic, Provenance: true},
 		DrainTimeout: time.Second,
 	}, transform.Simulate(simulated))
 	if err != nil {
 		return false, err
 	}
-	return s.run(ctx, client, opts)
-}
-
-// sideBySide is the demo that compares.
-type sideBySide struct {
-	address              string
-	pipeline             *processor.Pipeline
-	seriatim, sequential *tally
-	feed                 *feed
-	endInput             context.CancelFunc
-
-	history, sequentialHistory history
-	marked                     map[int32]int64 // what the verdict is about
-	growing                    bool            // what waits for the sequential side then
-}
-
-func (s *sideBySide) run(ctx context.Context, client []kgo.Opt, opts Options) (wrong bool, err error) {
-	// All run until the verdict is given, whatever happens to ctx.
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	shown, hide := context.WithCancel(ctx)
-	defer hide()
-	var parts sync.WaitGroup
-	var failed error
-	parts.Go(func() {
-		if err := s.pipeline.Run(running); err != nil && !errors.Is(err, processor.ErrDrainDeadline) {
-			failed = err
-			hide()
-		}
-	})
-	defer func() {
-		stop()
-		parts.Wait()
-		err = errors.Join(err, failed)
-	}()
+	s.stage = stage{
+		client: client, runs: []func(context.Context) error{runOf(s.pipeline)},
+		inputs: []string{inTopic}, record: record, outputs: []string{outTopic, sequentialTopic}, see: s.see,
+	}
 	for p := range int32(partitions) {
 		loop, err := newSequential(client, p)
 		if err != nil {
 			return false, err
 		}
-		parts.Go(func() { loop.run(running) })
+		s.runs = append(s.runs, func(ctx context.Context) error {
+			loop.run(ctx)
+			return nil
+		})
 	}
-	reader, err := newReader(client, []string{outTopic, sequentialTopic})
-	if err != nil {
-		return false, err
-	}
-	parts.Go(func() { read(running, reader, s.see) })
+	return s.perform(ctx, s, opts)
+}
 
-	if s.feed, err = newFeed(client, []string{inTopic}, record); err != nil {
-		return false, err
-	}
-	input, endInput := context.WithCancel(running)
-	s.endInput = endInput
-	parts.Go(func() { s.feed.run(input) })
+// sideBySide is the demo that compares.
+type sideBySide struct {
+	stage
 
-	p := &presenter{play: s, screen: opts.Screen, length: opts.Length, keep: opts.Keep}
-	if !opts.Screen.live() {
-		opts.Screen.print(append([]string{s.title()}, s.about()...)...)
-	}
-	return p.present(shown), nil
+	address              string
+	pipeline             *processor.Pipeline
+	seriatim, sequential *tally
+
+	history, sequentialHistory history
+	marked                     map[int32]int64 // what the verdict is about
+	growing                    bool            // what waits for the sequential side then
 }
 
 // newSequential returns the loop of one partition.
@@ -219,8 +185,6 @@ func (s *sideBySide) frame(now time.Time) frame {
 	}
 	return f
 }
-
-func (s *sideBySide) stopInput() { s.endInput() }
 
 func (s *sideBySide) mark() {
 	s.marked, _ = s.feed.counts()
