@@ -55,7 +55,7 @@ func TestExamples(t *testing.T) {
 }
 
 // exampleTimeout is less than the slow record takes.
-const exampleTimeout = 5 * time.Second
+const exampleTimeout = 10 * time.Second
 
 func serveCallbacks(t *testing.T) *transform.Callbacks {
 	t.Helper()
@@ -153,7 +153,7 @@ func checkExample(t *testing.T, worker processor.Transform, receipt string) {
 	}
 
 	in := input()
-	in.Offset, in.Value, in.Note = 1000, []byte(`{"account":"slow","seconds":6}`), "é\n"
+	in.Offset, in.Value, in.Note = 1000, []byte(`{"account":"slow","seconds":11}`), "é\n"
 	got, err := processor.Call(t.Context(), worker, in)
 	if want := `"noted":"é\n"`; err != nil || len(got) != 1 || !strings.Contains(string(got[0].Value), want) {
 		t.Errorf("more time, and an earlier note: got %q and error %v, want %s", show(got), err, want)
