@@ -53,9 +53,7 @@ func TestTickOfAFrozenHead(t *testing.T) {
 	checkTicks(t, ticks, stuck)
 
 	worker.release()
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 // checkTicks checks commits with an interval of 0.5 s.

@@ -20,9 +20,7 @@ func TestOutputTopicMissing(t *testing.T) {
 	t.Log(i.awaitUnready(t, name, out, "does not exist", "--create --topic "+out+" --partitions 3"))
 	createTopic(t, out, 3)
 	i.awaitReady(t)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 func TestInputTopicMissing(t *testing.T) {
@@ -35,9 +33,7 @@ func TestInputTopicMissing(t *testing.T) {
 	createTopic(t, in.topic, 2)
 	in.produce(t, 100)
 	i.awaitReady(t)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 // TestOutputWithFewerPartitions starts instances whose output topic has fewer
@@ -62,9 +58,7 @@ func TestOutputWithFewerPartitions(t *testing.T) {
 		}
 		growTopic(t, out, 4)
 		i = start(t, settings)
-		awaitCaughtUp(t, patience, group(name), in.topic)
-		i.drain(t)
-		compareExact(t, in.topic, out)
+		i.finish(t, name, in.topic, out)
 	}
 }
 
@@ -84,9 +78,7 @@ func TestInputGrowsBeyondOutput(t *testing.T) {
 	awaitOutput(t, out, 200) // the two others go on
 	growTopic(t, out, 4)
 	i.awaitReady(t)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 // TestInputGrows adds partitions to a topic that is being read: they are new, and
@@ -104,9 +96,7 @@ func TestInputGrows(t *testing.T) {
 	in.next = append(in.next, 0)
 	in.produce(t, 100)
 	i.awaitPartitions(t, name, 3)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 // secured returns the settings of a process that logs in.

@@ -112,9 +112,7 @@ func TestDrainDeadline(t *testing.T) {
 		t.Errorf("it took %v, want between drain_timeout, which is 1 s, and 2 s more", took)
 	}
 	next := start(t, process(conf))
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	next.drain(t)
-	compareExact(t, in.topic, out)
+	next.finish(t, name, in.topic, out)
 }
 
 // TestKill ends instances as kill -9 does. Nothing is lost, and what is repeated

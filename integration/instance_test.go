@@ -213,6 +213,15 @@ func (i *instance) drain(t *testing.T) {
 	}
 }
 
+// finish waits until its pipeline has committed all of the input, and drains it: the output
+// must be that input, in order, with nothing twice.
+func (i *instance) finish(t *testing.T, pipeline, in, out string) {
+	t.Helper()
+	awaitCaughtUp(t, patience, group(pipeline), in)
+	i.drain(t)
+	compareExact(t, in, out)
+}
+
 // get asks the admin server. It reports code 0 while that does not listen.
 func (i *instance) get(t *testing.T, path string) (code int, body string) {
 	t.Helper()

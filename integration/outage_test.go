@@ -29,9 +29,7 @@ func TestBrokerDownAtStart(t *testing.T) {
 	}
 	back()
 	i.awaitReady(t)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }
 
 // startAgain returns a function that starts the broker. It is called at the end

@@ -84,9 +84,7 @@ func restartWorker(t *testing.T, startWorker func(t *testing.T, port string) (*t
 	startWorker(t, port)
 	awaitOutput(t, out, records(within(t, patience), t, out)+300)
 	l.end()
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 	if first := firstValue(t, out); !strings.Contains(first, `"receipt":`) {
 		t.Errorf("%s has no receipt of the worker", first)
 	}

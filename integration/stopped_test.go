@@ -71,9 +71,7 @@ func TestExhaustedRecordStopsItsPartition(t *testing.T) {
 	i.awaitUnready(t, in.topic+"/0", "stopped", "offset 0", "failed 3 times")
 	i.drain(t)
 	mended := start(t, process(conf))
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	mended.drain(t)
-	compareExact(t, in.topic, out)
+	mended.finish(t, name, in.topic, out)
 }
 
 // TestRetriesKeepTheOrder has one attempt in five fail.
@@ -150,7 +148,5 @@ func TestWorkerDown(t *testing.T) {
 	})))
 	i.awaitUnready(t, name, addr, "out of reach", "connection refused")
 	listen(t, addr)
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 }

@@ -43,9 +43,7 @@ func TestOneOfTwoWorkersIsKilled(t *testing.T) {
 	awaitLog(t, i, "a worker is back", firstAddr)
 	awaitOutput(t, out, records(within(t, patience), t, out)+300)
 	l.end()
-	awaitCaughtUp(t, patience, group(name), in.topic)
-	i.drain(t)
-	compareExact(t, in.topic, out)
+	i.finish(t, name, in.topic, out)
 	if text := i.logText(); strings.Contains(text, "deployment is wrong") {
 		t.Errorf("the pipeline paused while one worker was well:\n%s", i.logTail(30))
 	}
