@@ -55,7 +55,8 @@ type job struct {
 	Profile        string // directory; empty profiles nothing
 	Program        string // another build of bench that runs the job; empty is this one
 
-	span *span // of the process that runs it
+	span  *span // of the process that runs it
+	hooks []kgo.Hook
 }
 
 // A span is what a job with slow transforms is measured over, so that its figure does
@@ -206,7 +207,7 @@ func (j job) pipeline(ctx context.Context) error {
 	pipeline, err := processor.New(processor.Options{
 		Name:         "bench",
 		Instance:     "bench",
-		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...)},
+		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...), kgo.WithHooks(j.hooks...)},
 		Source:       processor.Source{Topics: []string{j.In}, Group: j.Group},
 		Output:       processor.Output{Topic: j.Out},
 		Workers:      j.Workers,
