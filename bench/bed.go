@@ -75,6 +75,11 @@ func (b *bed) fill(ctx context.Context, t topic) error {
 	if err := b.create(ctx, t.name, t.partitions); err != nil {
 		return err
 	}
+	return b.refill(ctx, t)
+}
+
+// refill fills the topic, which is there.
+func (b *bed) refill(ctx context.Context, t topic) error {
 	client, err := b.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(t.name))
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ type trial struct {
 }
 
 // trials are what is measured beside the rows.
-var trials = slices.Concat(latencies, commits)
+var trials = slices.Concat(latencies, commits, footprints, rebalances)
 
 // A figure is one number of a trial.
 type figure struct {

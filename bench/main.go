@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"seriatim/kafka"
 )
 
 func main() {
@@ -30,6 +32,8 @@ func main() {
 			run, args = child, args[1:]
 		case workerCommand:
 			run, args = work, args[1:]
+		case brokerCommand:
+			run, args = fakeBroker, args[1:]
 		}
 	}
 	if err := run(ctx, args); err != nil {
@@ -142,4 +146,19 @@ func child(ctx context.Context, args []string) error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// brokerCommand is the first argument of a process that is a broker in memory.
+const brokerCommand = "broker"
+
+// fakeBroker is a broker in memory, until ctx ends.
+func fakeBroker(ctx context.Context, _ []string) error {
+	broker, err := kafka.StartEmbedded(0)
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+	fmt.Fprintln(os.Stdout, broker.Address())
+	<-ctx.Done()
+	return nil
 }

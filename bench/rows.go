@@ -195,7 +195,7 @@ func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error
 		j.Records = j.Most
 	}
 	if j.Worker == overHTTP {
-		url, end, err := startEcho(ctx)
+		url, end, err := startSelf(ctx, workerCommand, "http")
 		if err != nil {
 			return result{}, err
 		}

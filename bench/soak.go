@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,43 +124,6 @@ func startWorker() (*worker, error) {
 	})}
 	go w.server.Serve(listener) //nolint:errcheck // it ends with Close
 	return w, nil
-}
-
-// startProgram builds the program and starts it.
-func startProgram(ctx context.Context, config string) (program *testkafka.Process, stop func(), err error) {
-	dir, err := os.MkdirTemp("", "seriatim-soak-")
-	if err != nil {
-		return nil, nil, err
-	}
-	leash, err := testkafka.NewLeash(dir)
-	if err != nil {
-		return nil, nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	end := func() {
-		if err := leash.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-		}
-	}
-	defer func() {
-		if err != nil {
-			end()
-		}
-	}()
-	file := filepath.Join(dir, "soak.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return nil, nil, err
-	}
-	binary := filepath.Join(dir, "seriatim")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/seriatim")
-	build.Dir = ".."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, nil, fmt.Errorf("build the program: %w\n%s", err, out)
-	}
-	cmd := exec.Command(binary, "run", "-c", file)
-	cmd.Stderr = os.Stderr // the log
-	program, err = leash.Start(cmd)
-	return program, end, err
 }
 
 // A soaking is a run in progress.

@@ -126,13 +126,13 @@ func workOverLines() error {
 	}
 }
 
-// startEcho starts a worker over HTTP.
-func startEcho(ctx context.Context) (url string, end func(), err error) {
+// startSelf starts this program again, which says in its first line where it listens.
+func startSelf(ctx context.Context, args ...string) (address string, end func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, workerCommand, "http")
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -141,16 +141,16 @@ func startEcho(ctx context.Context) (url string, end func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
-	url, err = bufio.NewReader(out).ReadString('\n')
+	address, err = bufio.NewReader(out).ReadString('\n')
 	end = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		_ = cmd.Wait()
 	}
 	if err != nil {
 		end()
-		return "", nil, fmt.Errorf("the worker ended without a word: %w", err)
+		return "", nil, fmt.Errorf("%q ended without a word: %w", args, err)
 	}
-	return strings.TrimSpace(url), end, nil
+	return strings.TrimSpace(address), end, nil
 }
 
 // ask returns a transform that asks the worker, and what ends it.
