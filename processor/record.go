@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -43,19 +44,21 @@ type Input struct {
 // IdempotencyKey names the record in the same words at every attempt, also
 // after a restart or a rebalance: pipeline/topic id/partition/offset. Where the
 // broker has no topic ids the name of the topic stands in.
-func (in Input) IdempotencyKey() string {
-	topic := in.Topic
+func (in Input) IdempotencyKey() string { return string(in.AppendIdempotencyKey(nil)) }
+
+// AppendIdempotencyKey appends [Input.IdempotencyKey] to dst.
+func (in Input) AppendIdempotencyKey(dst []byte) []byte {
+	dst = append(append(dst, in.Pipeline...), '/')
 	if in.TopicID != [16]byte{} {
-		topic = topicID(in.TopicID)
+		dst = base64.RawURLEncoding.AppendEncode(dst, in.TopicID[:])
+	} else {
+		dst = append(dst, in.Topic...)
 	}
 	if seeded.Bug("key-changes-with-attempts") {
-		topic += strconv.Itoa(in.Attempt)
+		dst = strconv.AppendInt(dst, int64(in.Attempt), 10)
 	}
-	key := make([]byte, 0, 64+len(in.Pipeline)+len(topic)) // fmt.Sprintf takes several times as long
-	key = append(append(key, in.Pipeline...), '/')
-	key = append(append(key, topic...), '/')
-	key = append(strconv.AppendInt(key, int64(in.Partition), 10), '/')
-	return string(strconv.AppendInt(key, in.Offset, 10))
+	dst = strconv.AppendInt(append(dst, '/'), int64(in.Partition), 10)
+	return strconv.AppendInt(append(dst, '/'), in.Offset, 10)
 }
 
 // A Transform turns one record into its outputs.

@@ -25,12 +25,12 @@ const batchHeader = "Seriatim-Batch"
 
 // TransformBatch makes one attempt at each of the records, all in one request.
 func (c *Client) TransformBatch(ctx context.Context, items []processor.Item) error {
-	return c.call(ctx, items[0].Input, func(ctx context.Context, e *endpoint, term *term, authorization string) error {
-		address, end := c.callbacks.begin(term, inputs(items)...)
+	return c.call(ctx, items[0].Input, func(s *seat, e *endpoint, authorization string) error {
+		address, end := c.callbacks.begin(&s.term, inputs(items)...)
 		defer end()
-		body := appendItems(nil, items, term.end())
-		req := e.request(ctx, batchRequestHeader(items, c.headers, term, address, authorization), body)
-		return c.ask(ctx, e, req, func(resp *http.Response) error { return e.batchReply(resp, items) })
+		deadline := s.term.end()
+		s.fields().ofBatch(items, c.headers, deadline, address, authorization)
+		return c.ask(s, e, appendItems(nil, items, deadline), func(resp *http.Response) error { return e.batchReply(resp, items) })
 	})
 }
 
@@ -43,10 +43,8 @@ func inputs(items []processor.Item) []processor.Input {
 	return ins
 }
 
-func batchRequestHeader(items []processor.Item, others []header, term *term, address, authorization string) http.Header {
-	var names [16]string
-	var ends [16]int
-	f := fields{names: names[:0], ends: ends[:0], text: make([]byte, 0, 512)}
+// ofBatch collects the headers of a call for a batch.
+func (f *fields) ofBatch(items []processor.Item, others []header, deadline time.Time, address, authorization string) {
 	for _, h := range others {
 		if h.name != "Content-Type" {
 			f.add(h.name, h.value)
@@ -57,8 +55,7 @@ func batchRequestHeader(items []processor.Item, others []header, term *term, add
 	}
 	f.add("Content-Type", linesType)
 	f.number(batchHeader, int64(len(items)))
-	f.source(items[0].Input, term, address)
-	return f.header()
+	f.source(items[0].Input, deadline, address)
 }
 
 // appendItems appends each record as a line, numbered from 1.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -40,11 +41,24 @@ func credentialsOf(opts HTTPOptions) (*credentials, error) {
 		return nil, errors.New("basic_auth: needs username and password_file")
 	default:
 		c = &credentials{setting: "basic_auth.password_file", file: basic.PasswordFile, header: func(password string) string {
-			return "Basic " + base64.StdEncoding.EncodeToString([]byte(basic.Username+":"+password))
+			return basicOf(basic.Username, password)
 		}}
 	}
 	_, err := c.authorization(time.Now())
 	return c, err
+}
+
+func basicOf(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+// userOf returns the header's value for the user in an address; empty if there is none.
+func userOf(u *url.URL) string {
+	if u.User == nil {
+		return ""
+	}
+	password, _ := u.User.Password()
+	return basicOf(u.User.Username(), password)
 }
 
 // authorization returns the value of the header. The error names the setting and

@@ -25,11 +25,13 @@ const (
 	lastEjection  = 30 * time.Second
 )
 
-// An endpoint is one address of the worker. All but the first two fields belong
+// An endpoint is one address of the worker. All but the first three fields belong
 // to the lock of its set.
 type endpoint struct {
 	url  *url.URL
 	name string // the address in errors, without user, password and query
+	// authorization is the header's value for the user in the address; empty if none.
+	authorization string
 
 	limiter   limiter // nil: the limit of the set
 	inFlight  int
@@ -94,6 +96,7 @@ type errand struct {
 type lease struct {
 	*endpoint
 
+	since    time.Time
 	leasedIn int // epoch
 	probe    bool
 	permit   adaptivelimiter.Permit // nil without a limiter
@@ -140,7 +143,7 @@ func (e *endpoint) lease(now time.Time) lease {
 	e.inFlight++
 	probe := e.ejections > 0 && !now.Before(e.until)
 	e.probing = e.probing || probe
-	l := lease{endpoint: e, leasedIn: e.epoch, probe: probe}
+	l := lease{endpoint: e, since: now, leasedIn: e.epoch, probe: probe}
 	if e.limiter != nil {
 		l.permit, _ = e.limiter.TryAcquirePermit() // there is room
 	}
@@ -207,10 +210,13 @@ func (s *endpoints) lessLoaded(what errand, level int, now time.Time, n int) *en
 // answers, any other Failure is one of the endpoint. An error that is no Failure
 // says nothing of it: the attempt was given up.
 func (s *endpoints) give(l lease, err error) {
+	told, answered := true, true
 	var failure *processor.Failure
-	told := err == nil || errors.As(err, &failure)
-	answered := err == nil || told && failure.Kind == processor.Reject
-	now := time.Now()
+	if err != nil {
+		failure = failureIn(err)
+		told = failure != nil
+		answered = told && failure.Kind == processor.Reject
+	}
 
 	s.mu.Lock()
 	l.inFlight--
@@ -223,16 +229,23 @@ func (s *endpoints) give(l lease, err error) {
 		case answered:
 			report = s.answered(l.endpoint)
 		default:
-			report = s.failed(l.endpoint, failure, now)
+			report = s.failed(l.endpoint, failure, time.Now())
 		}
 	}
 	if len(s.waiting) > 0 {
-		s.serve(now)
+		s.serve(time.Now())
 	}
 	s.mu.Unlock()
 	if report != nil {
 		report()
 	}
+}
+
+// failureIn returns the Failure that err is; nil if it is none.
+func failureIn(err error) *processor.Failure {
+	var failure *processor.Failure
+	errors.As(err, &failure)
+	return failure
 }
 
 // answered notes that e works. It returns what to log once the lock is free.

@@ -2,6 +2,7 @@ package transform
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,8 +57,9 @@ type Client struct {
 	transport   http.RoundTripper
 	headers     []header // of every request, beside those of the record
 	credentials *credentials
-	pace        *rate.Limiter
-	callbacks   *Callbacks // nil: none
+	pace        *rate.Limiter // nil: none
+	callbacks   *Callbacks    // nil: none
+	seats       sync.Pool
 }
 
 // Close closes the connections that wait for the next attempt. Call it when no
@@ -100,18 +103,22 @@ func redirected(from *url.URL, resp *http.Response) *url.URL {
 
 // Transform makes one attempt.
 func (c *Client) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
-	return c.call(ctx, in, func(ctx context.Context, e *endpoint, term *term, authorization string) error {
-		address, end := c.callbacks.begin(term, in)
-		defer end()
-		req := e.request(ctx, requestHeader(in, c.headers, term, address, authorization), in.Value)
-		return c.ask(ctx, e, req, func(resp *http.Response) error { return e.reply(resp, in, out) })
+	return c.call(ctx, in, func(s *seat, e *endpoint, authorization string) error {
+		var address string
+		if c.callbacks != nil {
+			var end func()
+			address, end = c.callbacks.begin(&s.term, in)
+			defer end()
+		}
+		s.fields().ofRecord(in, c.headers, s.term.end(), address, authorization)
+		return c.ask(s, e, in.Value, func(resp *http.Response) error { return e.reply(resp, in, out) })
 	})
 }
 
 // call has one endpoint asked. While the deployment behind it is wrong it goes on to the
 // next, as long as half of the time is left: nobody has done anything with the record
 // yet. in is the record, or the first of a batch.
-func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx context.Context, e *endpoint, term *term, authorization string) error) error {
+func (c *Client) call(parent context.Context, in processor.Input, ask func(s *seat, e *endpoint, authorization string) error) error {
 	if err := c.wait(parent); err != nil {
 		return err
 	}
@@ -132,25 +139,24 @@ func (c *Client) call(parent context.Context, in processor.Input, ask func(ctx c
 	if in.Asked != nil {
 		in.Asked.Store(at.endpoint)
 	}
-	began := time.Now() // waiting for room takes nothing from the time
-	ctx, cancel := context.WithCancelCause(parent)
-	defer cancel(nil)
-	term := newTerm(c.timeout, func() {
-		cancel(&timeoutError{"no complete reply", "transform.http.timeout", c.timeout, time.Since(began)})
-	})
-	defer term.stop()
+	s, answered := c.sit(parent, at.since), false // waiting for room takes nothing from the time
+	defer func() { c.stand(s, answered) }()
 	unsent := true
 	for {
-		err = ask(ctx, at.endpoint, term, authorization)
+		err = ask(s, at.endpoint, cmp.Or(authorization, at.authorization))
 		c.endpoints.give(at, err)
+		if err == nil {
+			answered = true
+			return nil
+		}
 		var f *processor.Failure
 		if !errors.As(err, &f) || f.Kind != processor.Deployment {
 			return err
 		}
 		unsent = unsent && f.Unsent
-		if what.tried = append(what.tried, at.endpoint); len(what.tried) < len(c.endpoints.all) && time.Since(began) < c.timeout/2 {
-			if c.wait(ctx) == nil {
-				if at, err = c.endpoints.take(ctx, what); err == nil {
+		if what.tried = append(what.tried, at.endpoint); len(what.tried) < len(c.endpoints.all) && time.Since(s.term.began) < c.timeout/2 {
+			if c.wait(s.ctx) == nil {
+				if at, err = c.endpoints.take(s.ctx, what); err == nil {
 					continue
 				}
 			}
@@ -180,6 +186,9 @@ func (e *timeoutError) Error() string {
 // wait waits for the turn of one request. The error is never nil before that,
 // which would filter the record.
 func (c *Client) wait(ctx context.Context) error {
+	if c.pace == nil {
+		return context.Cause(ctx)
+	}
 	err := c.pace.Wait(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
@@ -199,28 +208,40 @@ func (c *Client) authorization() (string, error) {
 	return value, nil
 }
 
-// ask sends a request to one endpoint and has the reply read.
-func (c *Client) ask(ctx context.Context, e *endpoint, req *http.Request, read func(*http.Response) error) error {
-	resp, err := c.send(req)
+// ask sends a request with the headers that the seat has collected to one endpoint, and
+// has the reply read.
+func (c *Client) ask(s *seat, e *endpoint, body []byte, read func(*http.Response) error) error {
+	resp, err := c.send(s.request(e, body))
 	if err == nil {
 		err = read(resp)
-		if resp.ContentLength != 0 && resp.ContentLength <= maxDrain {
-			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-		}
+		drain(resp)
 		_ = resp.Body.Close()
 	}
+	if err == nil {
+		return nil
+	}
 	var failure *processor.Failure
-	if err == nil || errors.As(err, &failure) {
+	if errors.As(err, &failure) {
 		return err
 	}
 	var late *timeoutError
-	switch cause := context.Cause(ctx); {
+	switch cause := context.Cause(s.ctx); {
 	case cause == nil:
 		return e.broken(err)
 	case errors.As(cause, &late):
 		return e.fail(processor.Retry, "%w", late)
 	default:
 		return cause
+	}
+}
+
+// drain reads what is left of a small body.
+func drain(resp *http.Response) {
+	if resp.ContentLength == 0 || resp.ContentLength > maxDrain {
+		return
+	}
+	if _, err := resp.Body.Read(make([]byte, 1)); err == nil { // mostly there is nothing left
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 	}
 }
 
@@ -258,32 +279,8 @@ func notHTTP2(err error) bool {
 	return strings.Contains(text, "looked like an HTTP/1.1 header") || strings.HasSuffix(text, "http2: client conn could not be established")
 }
 
-// request is the call as it is sent.
-func (e *endpoint) request(ctx context.Context, header http.Header, body []byte) *http.Request {
-	req := &http.Request{
-		Method: http.MethodPost,
-		URL:    e.url,
-		Header: header,
-		Body:   http.NoBody,
-		// For redirects, and for connections that were closed before a byte was written.
-		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-		ContentLength: int64(len(body)),
-	}
-	if e.url.User != nil && len(header["Authorization"]) == 0 {
-		password, _ := e.url.User.Password()
-		req.SetBasicAuth(e.url.User.Username(), password)
-	}
-	if len(body) > 0 {
-		req.Body, _ = req.GetBody()
-	}
-	return req.WithContext(ctx)
-}
-
-func requestHeader(in processor.Input, others []header, term *term, address, authorization string) http.Header {
-	var names [32]string
-	var ends [32]int
-	f := fields{names: names[:0], ends: ends[:0], text: make([]byte, 0, 512)}
-
+// ofRecord collects the headers of a call for one record.
+func (f *fields) ofRecord(in processor.Input, others []header, deadline time.Time, address, authorization string) {
 	for _, h := range others {
 		f.add(h.name, h.value)
 	}
@@ -293,9 +290,13 @@ func requestHeader(in processor.Input, others []header, term *term, address, aut
 	// In small letters, because net/http sends a request with an Idempotency-Key
 	// again when a connection that was used before breaks. A record that kills its
 	// worker would kill one behind each idle connection, all in one attempt.
-	key := in.IdempotencyKey()
-	f.add("idempotency-key", `"`+key+`"`)
-	f.source(in, term, address)
+	f.text = append(f.text, '"')
+	from := len(f.text)
+	f.text = in.AppendIdempotencyKey(f.text)
+	key := f.text[from:]
+	f.text = append(f.text, '"')
+	f.end("idempotency-key")
+	f.source(in, deadline, address)
 	f.number("Seriatim-Offset", in.Offset)
 	f.number("Seriatim-Timestamp", in.Timestamp.UnixMilli())
 	f.number("Seriatim-Attempt", int64(in.Attempt))
@@ -321,16 +322,15 @@ func requestHeader(in processor.Input, others []header, term *term, address, aut
 		f.text = appendValue(f.text, h.Value)
 		f.end(headerName(headerPrefix, h.Key))
 	}
-	return f.header()
 }
 
 // source adds what all records of a batch have in common.
-func (f *fields) source(in processor.Input, term *term, address string) {
+func (f *fields) source(in processor.Input, deadline time.Time, address string) {
 	f.add("Seriatim-Pipeline", in.Pipeline)
 	f.text = appendValue(f.text, []byte(in.Topic))
 	f.end("Seriatim-Topic")
 	f.number("Seriatim-Partition", int64(in.Partition))
-	f.number("Seriatim-Deadline-Ms", term.end().UnixMilli())
+	f.number("Seriatim-Deadline-Ms", deadline.UnixMilli())
 	if address != "" {
 		f.add(attemptURLHeader, address)
 	}
@@ -345,13 +345,13 @@ func (f *fields) number(name string, n int64) {
 // new one if it has none that is valid: all attempts at a record are in one
 // trace, each with a span id of its own. It says "sampled", without which most
 // tracing libraries would drop the worker's own spans.
-func appendTrace(dst []byte, in processor.Input, idempotencyKey string) []byte {
+func appendTrace(dst []byte, in processor.Input, idempotencyKey []byte) []byte {
 	for i := len(in.Headers) - 1; i >= 0; i-- {
 		if h := in.Headers[i]; strings.EqualFold(h.Key, "traceparent") && validTrace(h.Value) {
 			return append(dst, h.Value...)
 		}
 	}
-	trace := sha256.Sum256([]byte(idempotencyKey))
+	trace := sha256.Sum256(idempotencyKey)
 	var span [8]byte
 	binary.BigEndian.PutUint64(span[:], rand.Uint64()|1) // all zero is not allowed
 	dst = hex.AppendEncode(append(dst, "00-"...), trace[:16])

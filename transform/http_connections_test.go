@@ -250,24 +250,3 @@ func TestHTTPOptions(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkHTTP(b *testing.B) {
-	server := serve(b, reply(200, "", "value"))
-	b.Run("transform", func(b *testing.B) {
-		benchmark(b, connect(b, server.URL, transform.HTTPOptions{}))
-	})
-	// What net/http alone costs, with one header.
-	b.Run("bare", func(b *testing.B) {
-		b.ReportAllocs()
-		client := &http.Client{Transport: &http.Transport{}}
-		defer client.CloseIdleConnections()
-		for b.Loop() {
-			resp, err := client.Post(server.URL, "application/octet-stream", strings.NewReader(strings.Repeat("x", 1024)))
-			if err != nil {
-				b.Fatal(err)
-			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
-		}
-	})
-}

@@ -102,7 +102,7 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{timeout: opts.Timeout, pace: rate.NewLimiter(rate.Inf, 1), callbacks: opts.Callbacks}
+	c := &Client{timeout: opts.Timeout, callbacks: opts.Callbacks}
 	urls, errURLs := workerURLs(opts.URLs)
 	var errHeaders, errCredentials error
 	c.headers, errHeaders = staticHeaders(opts)
@@ -113,10 +113,15 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 		return nil, err
 	}
 	if opts.Rate > 0 {
-		c.pace.SetLimit(rate.Limit(opts.Rate))
+		c.pace = rate.NewLimiter(rate.Limit(opts.Rate), 1)
 	}
 	limit := min(opts.MaxInFlight, opts.Connections)
 	c.endpoints = newEndpoints(urls, limit, opts.Logger)
+	if !slices.ContainsFunc(c.headers, func(h header) bool { return h.name == "Authorization" }) {
+		for i, u := range urls {
+			c.endpoints.all[i].authorization = userOf(u)
+		}
+	}
 	if opts.Adaptive {
 		c.endpoints.adapt()
 	}

@@ -17,7 +17,8 @@ import (
 
 // appendRequest appends an attempt as the line that a process gets.
 func appendRequest(dst []byte, id uint64, in processor.Input, deadline time.Time) []byte {
-	key := in.IdempotencyKey()
+	var room [96]byte
+	key := in.AppendIdempotencyKey(room[:0])
 	dst = strconv.AppendUint(append(dst, `{"id":`...), id, 10)
 	dst = appendText(append(dst, `,"pipeline":`...), []byte(in.Pipeline))
 	dst = appendText(append(dst, `,"topic":`...), []byte(in.Topic))
@@ -29,7 +30,7 @@ func appendRequest(dst []byte, id uint64, in processor.Input, deadline time.Time
 	dst = appendHeaders(append(dst, `,"headers":`...), in.Headers)
 	dst = strconv.AppendInt(append(dst, `,"attempt":`...), int64(in.Attempt), 10)
 	dst = strconv.AppendInt(append(dst, `,"deadline_ms":`...), deadline.UnixMilli(), 10)
-	dst = appendText(append(dst, `,"idempotency_key":`...), []byte(key))
+	dst = appendText(append(dst, `,"idempotency_key":`...), key)
 	if in.Note != "" {
 		dst = appendText(append(dst, `,"note":`...), []byte(in.Note))
 	}

@@ -14,28 +14,37 @@ const longestTerm = 10
 // A term is the time that an attempt has. The worker may ask for more while it runs. It
 // is safe for use by many goroutines.
 type term struct {
-	usual  time.Duration
-	latest time.Time // it never ends later
+	usual   time.Duration
+	expired func() // called when it ends before stop is called
 
 	mu    sync.Mutex
 	timer *time.Timer
+	began time.Time
 	ends  time.Time
 	over  bool
 }
 
-// newTerm begins a term of the usual length. When it ends before stop is called, expired
-// is called.
+// newTerm begins a term of the usual length.
 func newTerm(usual time.Duration, expired func()) *term {
-	now := time.Now()
-	t := &term{usual: usual, latest: now.Add(longestTerm * usual), ends: now.Add(usual)}
+	t := &term{usual: usual, expired: expired}
+	t.begin(time.Now())
+	return t
+}
+
+// begin begins the term, or begins it again after it was stopped.
+func (t *term) begin(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer = time.AfterFunc(usual, func() {
+	t.began, t.ends, t.over = now, now.Add(t.usual), false
+	if t.timer != nil {
+		t.timer.Reset(t.usual)
+		return
+	}
+	t.timer = time.AfterFunc(t.usual, func() {
 		if t.expire() {
-			expired()
+			t.expired()
 		}
 	})
-	return t
 }
 
 // expire reports whether the term is over by now, and was not before.
@@ -70,8 +79,8 @@ func (t *term) extend(by time.Duration) (left time.Duration, ok bool) {
 	}
 	now := time.Now()
 	if ends := now.Add(min(by, longestTerm*t.usual)); ends.After(t.ends) {
-		if ends.After(t.latest) {
-			ends = t.latest
+		if latest := t.began.Add(longestTerm * t.usual); ends.After(latest) {
+			ends = latest
 		}
 		t.ends = ends
 		t.timer.Reset(ends.Sub(now))

@@ -3,6 +3,7 @@ package transform
 import (
 	"errors"
 	"net/http"
+	"slices"
 )
 
 // Names of the contract with workers, as net/http spells them (docs/workers.md).
@@ -119,6 +120,10 @@ type fields struct {
 	names []string
 	ends  []int // of each value in text
 	text  []byte
+
+	made   http.Header // what header has returned last
+	values []string    // in it
+	of     []string    // their names; empty if one is there twice
 }
 
 // end ends the value that was appended to text, and names it.
@@ -132,19 +137,28 @@ func (f *fields) add(name, value string) {
 	f.end(name)
 }
 
+// header returns the headers. They are those of the time before, changed, if the names are
+// the same, as they mostly are.
 func (f *fields) header() http.Header {
+	known := len(f.of) > 0 && slices.Equal(f.names, f.of)
+	if !known {
+		f.values, f.made = make([]string, len(f.names)), make(http.Header, len(f.names))
+		f.of = append(f.of[:0], f.names...)
+	}
 	text := string(f.text)
-	values := make([]string, len(f.names))
-	header := make(http.Header, len(f.names))
 	start := 0
 	for i, name := range f.names {
-		values[i] = text[start:f.ends[i]]
+		f.values[i] = text[start:f.ends[i]]
 		start = f.ends[i]
-		if same, repeated := header[name]; repeated {
-			header[name] = append(same, values[i])
+		if known {
+			continue
+		}
+		if same, repeated := f.made[name]; repeated {
+			f.made[name] = append(same, f.values[i])
+			f.of = f.of[:0]
 		} else {
-			header[name] = values[i : i+1 : i+1]
+			f.made[name] = f.values[i : i+1 : i+1]
 		}
 	}
-	return header
+	return f.made
 }

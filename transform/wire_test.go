@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -162,15 +161,4 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 	})
-}
-
-func BenchmarkRequestHeader(b *testing.B) {
-	b.ReportAllocs()
-	term := newTerm(time.Hour, func() {})
-	defer term.stop()
-	in := processor.Input{Record: &kgo.Record{Topic: "orders.in", Key: []byte("key"), Value: []byte("v"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}}}, Pipeline: "orders", Attempt: 1}
-	others := []header{{"Content-Type", "application/octet-stream"}, {"User-Agent", "seriatim"}}
-	for b.Loop() {
-		_ = requestHeader(in, others, term, "", "")
-	}
 }
