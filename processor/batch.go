@@ -189,7 +189,7 @@ func (s *scheduler) gather(c *chunk, most int, maxAge time.Duration, nanos int64
 }
 
 // ripen sees to it that no record of t waits for a fuller batch for longer than
-// Batch.Wait.
+// Batch.Wait. It is called after anything that has admitted or dispatched fresh records.
 func (l *loop) ripen(t *tenure) {
 	if l.opts.Batch.Records == 0 || t.ripening || t.phase != open || t.tracker == nil {
 		return

@@ -124,6 +124,7 @@ func (l *loop) try() {
 		if t := l.sched.turn(l.now); t != nil {
 			c := l.sched.cutOne(t, l.now, l.nanos())
 			l.sched.want(t)
+			l.ripen(t)
 			if c != nil {
 				b.trying, b.tried, b.trial = true, t, c.attempts[0].seq
 				l.start(c)

@@ -236,6 +236,7 @@ func (l *loop) sendProbe(o *outage) {
 	}
 	o.probing, o.probed, o.probe = true, c.tenure, c.attempts[0].seq
 	l.start(c)
+	l.ripen(c.tenure)
 }
 
 // forget takes a record out of the line for another attempt.
