@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/journal"
 	"seriatim/processor"
 )
 
@@ -67,6 +70,42 @@ func TestTrialsOfABatchThatHasWaited(t *testing.T) {
 		b.inOrder(1, 0, good)
 		if dead := b.end("dead", 0); dead != poison {
 			b.t.Errorf("%d dead letters, want %d", dead, poison)
+		}
+	})
+}
+
+// The record that met an outage first is not taken for the other one that it is compared with:
+// one that was on trial may be older than whatever was never dispatched.
+func TestSuspectOfAnOutageOnTrial(t *testing.T) {
+	stateful(t, 2, func(b *bed) {
+		// The process that had partition 0 before has ended in the midst of it.
+		b.write(&kgo.Record{
+			Topic: "state", Partition: journal.Place("in", 0, 3), Key: []byte("group/in/0/-/open/before"),
+			Value: journal.Encode(journal.Open{Generation: 1, Instance: "before"}),
+		})
+		opts := b.options()
+		opts.Workers, opts.StateTopic = 1, "state"
+		var busy atomic.Bool
+		var calls atomic.Int32
+		r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, _ *processor.Outputs) error {
+			switch {
+			case in.Partition == 1: // the only worker is busy until partition 0 has records on trial
+				busy.Store(true)
+				<-time.After(10 * time.Second)
+			case in.Offset == 0 && calls.Add(1) <= 2:
+				return errWrongDeployment
+			}
+			return nil
+		}))
+		b.produce("in", 1, 0, 1)
+		b.eventually("the worker is busy", busy.Load)
+		b.produce("in", 0, 0, 3)
+		b.caughtUp(2)
+		if s := b.status(r); s.Attempts["deployment"] != 2 || s.Attempts["filter"] != 4 {
+			b.t.Errorf("attempts are %v, want 2 that met an outage, and 4 that were answered", s.Attempts)
+		}
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
 		}
 	})
 }

@@ -220,6 +220,8 @@ func (l *loop) sendProbe(o *outage) {
 		}
 	}
 	if o.other && c == nil && l.sched.free > 0 && o.tenure.forget(o.seq) {
+		// Out of its line it must not be found among the fresh ones: see fresh.
+		o.tenure.window.Slot(o.seq).state = backoff
 		if o.tenure.wants() { // no other partition has a record; the next of this one tells as much
 			c = l.sched.cutOne(o.tenure, l.now, l.nanos())
 		}
