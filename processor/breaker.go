@@ -161,6 +161,7 @@ func (l *loop) judged(t *tenure, seq resequence.Seq, answered bool) {
 func (l *loop) closeBreaker() {
 	l.log.Info("records are answered again; the pipeline goes on", "paused", l.now.Sub(l.breaker.since).Round(time.Second))
 	l.breaker = newBreaker(l.breaker.Breaker)
+	l.hedger.again()
 	for _, t := range l.tenures {
 		for seq, h := range t.holds {
 			if h.diverted && t.phase == open && t.window.Slot(seq).state == held {

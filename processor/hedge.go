@@ -29,7 +29,7 @@ type hedger struct {
 	tokens float64   // second attempts that the budget allows now
 	filled time.Time // when tokens were last added for the time that passed
 	total  uint64
-	free   bool // a worker was missed; hedges are tried again when one is free
+	missed bool // some were not possible when their time came: all tenures are looked at when a worker is free
 
 	took    []time.Duration // the last attempts that succeeded, a ring
 	at      int
@@ -76,6 +76,7 @@ func (h *hedger) learn(took time.Duration) {
 	h.at++
 	if h.at%hedgeLearn == 0 {
 		sorted := slices.Sorted(slices.Values(h.took))
+		h.missed = h.missed || h.learned == 0
 		h.learned = max(sorted[min(len(sorted)-1, int(h.Quantile*float64(len(sorted))))], time.Millisecond)
 	}
 }
@@ -126,7 +127,7 @@ func (l *loop) hedge(t *tenure) {
 		case c.hedged, c.beaten, len(c.attempts) != 1, !l.hedger.All && c.attempts[0].seq != head,
 			c.race != nil && len(c.race.chunks) >= l.opts.Retry.Attempts:
 		case l.sched.free == 0:
-			l.hedger.free = true
+			l.hedger.missed = true
 			return
 		case !l.hedger.spend(l.now):
 			l.hedgeAt(t, l.now.Add(time.Duration((1-l.hedger.tokens)*float64(hedgeAlways))+time.Millisecond))
@@ -152,10 +153,17 @@ func (l *loop) hedgeAt(t *tenure, at time.Time) {
 	})
 }
 
-// hedgeAgain tries what found no free worker.
+// again has all tenures looked at: the time of an attempt may have come while nothing was hedged.
+func (h *hedger) again() {
+	if h != nil {
+		h.missed = true
+	}
+}
+
+// hedgeAgain tries what was not possible when its time came.
 func (l *loop) hedgeAgain() {
-	if h := l.hedger; h != nil && h.free && l.sched.free > 0 {
-		h.free = false
+	if h := l.hedger; h != nil && h.missed && l.sched.free > 0 {
+		h.missed = false
 		for _, t := range l.tenures {
 			l.hedge(t)
 		}

@@ -109,3 +109,55 @@ func TestSuspectOfAnOutageOnTrial(t *testing.T) {
 		}
 	})
 }
+
+// A head whose call hangs is hedged though its time comes in an outage, in which nothing is: after
+// that, if nothing else happens in its partition.
+func TestHedgeAfterAnOutage(t *testing.T) {
+	virtual(t, 2, func(b *bed) {
+		b.patience = time.Minute
+		opts := b.options()
+		opts.Hedge.After = 2 * time.Second
+		var called, refused atomic.Bool
+		mended := time.Now().Add(10 * time.Second)
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			switch {
+			case in.Partition == 0 && !called.Swap(true):
+				<-ctx.Done()
+				return ctx.Err()
+			case in.Partition == 1 && time.Now().Before(mended):
+				refused.Store(true)
+				return errWrongDeployment
+			}
+			return passOn(ctx, in, out)
+		}))
+		b.produce("in", 0, 0, 1)
+		b.eventually("the call hangs", called.Load)
+		b.produce("in", 1, 0, 1)
+		b.caughtUp(2)
+		if s := b.status(r); s.Hedges != 1 || !refused.Load() {
+			b.t.Errorf("%d hedges, want 1; there was an outage: %v", s.Hedges, refused.Load())
+		}
+	})
+}
+
+// With a quantile it is hedged as soon as other partitions have shown how long calls take.
+func TestHedgeOnceTheQuantileIsKnown(t *testing.T) {
+	virtual(t, 2, func(b *bed) {
+		b.patience = time.Minute
+		opts := b.options()
+		opts.Hedge.Quantile, opts.Workers = 0.99, 300
+		var called atomic.Bool
+		b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			if in.Partition == 0 && !called.Swap(true) {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			<-time.After(10 * time.Millisecond)
+			return passOn(ctx, in, out)
+		}))
+		b.produce("in", 0, 0, 1)
+		b.eventually("the call hangs", called.Load)
+		b.produce("in", 1, 0, 200)
+		b.caughtUp(2)
+	})
+}

@@ -199,6 +199,7 @@ func (l *loop) lostProbe(t *tenure, seq resequence.Seq) {
 func (l *loop) endOutage() {
 	l.log.Info("the worker's deployment answers again", "after", l.now.Sub(l.outage.since))
 	l.outage = nil
+	l.hedger.again()
 }
 
 // sendProbe dispatches one record while everything else waits.
