@@ -275,3 +275,32 @@ func TestStopForgetsAttempts(t *testing.T) {
 		b.nothingKept(1)
 	})
 }
+
+// Failures that a record shared with a whole batch exhaust it no more in the next tenure than in
+// the one that has seen them, whatever their number.
+func TestSharedFailuresDoNotExhaustAfterAHandover(t *testing.T) {
+	const records = 50
+	stateful(t, 1, func(b *bed) {
+		b.create("dead", 1, nil)
+		b.produce("in", 0, 0, records)
+		opts := b.options()
+		opts.StateTopic = "state"
+		opts.Batch = processor.Batch{Records: records, Wait: time.Second}
+		opts.Retry = processor.Retries{Attempts: 1, Max: time.Hour}
+		opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+		r := b.run(opts, batchFunc(func(context.Context, []processor.Item) error {
+			return &processor.Failure{After: time.Hour, Err: errors.New("503 for all")}
+		}))
+		b.eventually("all have failed", func() bool { return b.status(r).Attempts["retry"] == records })
+		if err := r.stop(); err != nil {
+			b.t.Errorf("Run returned %v, want nil", err)
+		}
+		b.run(opts, batchFunc(passAll))
+		b.caughtUp(1)
+		if dead := b.values("dead", 0); len(dead) > 0 {
+			b.t.Errorf("%d records are dead letters: %v", len(dead), dead)
+		}
+		b.inOrder(0, 0, records)
+		b.eventually("nothing is known any more", func() bool { return len(b.state(0).Records) == 0 })
+	})
+}

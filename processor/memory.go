@@ -362,16 +362,12 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 		if offset := s.record.Offset; known.Decision != nil {
 			l.at(l.now, func() { l.carryOut(t, offset) })
 		}
-	case a.Begun >= max(a.Granted, int32(l.opts.Retry.Attempts)) && a.Begun != a.Failed+1:
-		s.state = backoff
-		what := fmt.Sprintf("failed %d times", a.Failed)
-		if cut := a.Begun - a.Failed; cut > 0 {
-			s.failed = nil
-			s.remember(l.now, errCutOff)
-			what = fmt.Sprintf("was attempted %d times, %d of which seriatim did not survive", a.Begun, cut)
-		}
-		s.remembered(l.now)
-		l.exhausted(t, seq, reasonAttempts, what)
+	case a.Begun >= max(a.Granted, int32(l.opts.Retry.Attempts)) && a.Begun > a.Failed+1:
+		// The last one was alone. Failures by themselves say nothing: what they exhaust is held,
+		// or done, and others were shared with a batch.
+		s.state, s.failed = backoff, nil
+		s.remember(l.now, errCutOff)
+		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("was attempted %d times, %d of which seriatim did not survive", a.Begun, a.Begun-a.Failed))
 	default:
 		l.tryWithCare(t, seq)
 	}
