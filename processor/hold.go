@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"seriatim/internal/journal"
 	"seriatim/resequence"
 )
 
@@ -110,6 +111,9 @@ func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
 		l.bug(t, err)
 	}
 	l.budget.account(t)
+	if t.memory != nil && !t.memory.fenced {
+		l.eraseAll(t, s, journal.KindReply) // else the next owner would use that, and not know of the hold
+	}
 	l.hold(t, seq, reasonOutput, what)
 }
 

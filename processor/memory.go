@@ -302,16 +302,22 @@ func (l *loop) succeeded(t *tenure, s *slot) {
 	if s.kept == nil || s.kept.written == 0 || t.memory.fenced {
 		return
 	}
-	own := t.ownKey(l, s.record.Offset, journal.KindAttempts)
 	if s.kept.value != "" { // which a person gave it, and which stays
 		s.kept.failed = 0
-		l.write("attempts", own, journal.Encode(l.attemptsOf(t, s, 0)), nil)
+		l.write("attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, 0)), nil)
 		return
 	}
+	l.eraseAll(t, s, journal.KindAttempts)
+}
+
+// eraseAll deletes what there is of one kind about a record: what t has written of it, perhaps
+// not read yet, and what others have.
+func (l *loop) eraseAll(t *tenure, s *slot, kind journal.Kind) {
+	own := t.ownKey(l, s.record.Offset, kind)
 	l.erase(own)
 	if k := t.memory.Records[s.record.Offset]; k != nil {
 		for _, key := range k.Keys() {
-			if key.Kind == journal.KindAttempts && key != own {
+			if key.Kind == kind && key != own {
 				l.erase(key)
 			}
 		}

@@ -220,3 +220,53 @@ func TestBatchBehindStoredReplies(t *testing.T) {
 		b.inOrder(0, 0, reused+1)
 	})
 }
+
+// A record that is held because its topic does not take its output is held after a restart as well,
+// with its attempts, though its result was stored before; and what was decided meanwhile is carried out.
+func TestHoldOutlivesAStoredReply(t *testing.T) {
+	for _, decided := range []bool{false, true} {
+		t.Run(fmt.Sprintf("decided meanwhile %v", decided), func(t *testing.T) {
+			stateful(t, 1, func(b *bed) {
+				b.create("small", 1, map[string]string{"max.message.bytes": "2000"})
+				b.produce("in", 0, 0, 3)
+				opts := b.options()
+				opts.StateTopic, opts.ReplyLog, opts.Output.Topic = "state", true, "small"
+				transform := processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					switch in.Offset {
+					case 0:
+						<-time.After(5 * time.Second)
+					case 1:
+						out.Add([]byte(strings.Repeat("x", 5000)))
+						return nil
+					}
+					return passOn(ctx, in, out)
+				})
+				one := b.run(opts, transform)
+				b.holds(one, "its topic does not take")
+				since := b.status(one).Partitions[0].Held[0].Since
+				if err := one.stop(); err != nil {
+					b.t.Errorf("Run returned %v, want nil", err)
+				}
+				if decided {
+					b.write(&kgo.Record{
+						Topic: "state", Partition: journal.Place("in", 0, 3), Key: []byte("group/in/0/1/decision/somebody"),
+						Value: journal.Encode(journal.Decision{Decision: "skip", Reason: "a test"}),
+					})
+				}
+				two := b.run(opts, transform)
+				if !decided {
+					b.holds(two, "its topic does not take")
+					if h := b.status(two).Partitions[0].Held[0]; h.Attempts != 1 || !h.Since.Equal(since) {
+						b.t.Errorf("it is held since %v with %d attempts, want %v and 1", h.Since, h.Attempts, since)
+					}
+					b.decides(two, processor.Decision{Offset: 1, Verdict: processor.SkipIt})
+				}
+				b.patience = time.Minute
+				b.caughtUp(1)
+				if got := b.values("small", 0); len(got) != 2 || got[0] != "0" || got[1] != "2" {
+					b.t.Errorf("the output is %v, want 0 and 2", got)
+				}
+			})
+		})
+	}
+}
