@@ -24,7 +24,7 @@ func (l *loop) keepHold(t *tenure, seq resequence.Seq) {
 	if k == nil || t.memory.fenced {
 		return
 	}
-	if known := t.memory.Records[s.record.Offset]; known != nil && known.Attempts != nil && known.Attempts.Hold != nil && known.Attempts.Begun == s.begun {
+	if known := t.memory.Records[s.record.Offset]; known != nil && known.Attempts != nil && known.Attempts.Hold != nil && known.Attempts.Hold.Since.Equal(h.since) {
 		return
 	}
 	a := l.attemptsOf(t, s, s.begun)

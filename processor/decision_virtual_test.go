@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"seriatim/processor"
 )
 
@@ -243,4 +245,47 @@ func TestOneDecisionWins(t *testing.T) {
 			b.t.Errorf("the output is %v", got)
 		}
 	})
+}
+
+// A decision whose output no topic takes leaves the record held, and the next one is about that
+// hold: it is possible, also after a restart.
+func TestDecisionThatNoTopicTakes(t *testing.T) {
+	for _, test := range []processor.Decision{
+		{Verdict: processor.DeadLetterIt},
+		{Verdict: processor.ReplaceOutput, Value: []byte(strings.Repeat("y", 5000))},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, restart %v", test.Verdict, restart), func(t *testing.T) {
+				stateful(t, 1, func(b *bed) {
+					small := map[string]string{"max.message.bytes": "2000"}
+					b.create("dead", 1, small)
+					b.create("small", 1, small)
+					b.write(&kgo.Record{Topic: "in", Value: []byte(strings.Repeat("x", 5000))})
+					opts := b.options()
+					opts.StateTopic, opts.Output.Topic, opts.DeadLetterTopic = "state", "small", "dead"
+					transform := processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
+						return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
+					})
+					r := b.run(opts, transform)
+					b.holds(r, "was rejected")
+					b.decides(r, test)
+					b.eventually("it is held for another reason", func() bool {
+						held := b.status(r).Partitions[0].Held
+						return len(held) == 1 && held[0].Reason != "was rejected"
+					})
+					if restart {
+						if err := r.stop(); err != nil {
+							b.t.Errorf("Run returned %v, want nil", err)
+						}
+						r = b.run(opts, transform)
+						b.holds(r)
+					}
+					b.decides(r, processor.Decision{Verdict: processor.SkipIt})
+					b.patience = time.Minute
+					b.caughtUp(1)
+					b.eventually("nothing is known any more", func() bool { return len(b.state(0).Records) == 0 })
+				})
+			})
+		}
+	}
 }

@@ -114,15 +114,15 @@ func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
 	if t.memory != nil && !t.memory.fenced {
 		l.eraseAll(t, s, journal.KindReply) // else the next owner would use that, and not know of the hold
 	}
-	l.hold(t, seq, reasonOutput, what)
+	l.hold(t, seq, reasonOutput, what, l.now)
 }
 
 // hold keeps an exhausted record until a person decides.
-func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string) {
+func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string, since time.Time) {
 	s := t.window.Slot(seq)
 	s.state = held
 	h := t.holdOf(seq)
-	h.since, h.why, h.what = l.now, why, what
+	h.since, h.why, h.what = since, why, what
 	h.diverted = l.opts.OnExhausted == DeadLetter && l.breaker.paused()
 	l.keepHold(t, seq)
 	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",

@@ -363,8 +363,7 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	switch {
 	case a.Hold != nil:
 		s.remembered(l.now)
-		l.hold(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason)
-		t.holds[seq].since = a.Hold.Since
+		l.hold(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason, a.Hold.Since)
 		if offset := s.record.Offset; known.Decision != nil {
 			l.at(l.now, func() { l.carryOut(t, offset) })
 		}

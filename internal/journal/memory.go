@@ -120,10 +120,10 @@ func (m *Memory) Apply(r *Record) Effect {
 }
 
 // attempts takes newer attempts. They end a hold, or begin another one, if there were
-// more of them since.
+// more of them since, or if it is younger: no topic took what a decision made of the record.
 func (k *Known) attempts(a *Attempts) {
 	old := k.Attempts
-	if a.Hold == nil || old == nil || old.Hold == nil || old.Begun != a.Begun {
+	if a.Hold == nil || old == nil || old.Hold == nil || old.Begun != a.Begun || !old.Hold.Since.Equal(a.Hold.Since) {
 		k.Decision, k.By = nil, ""
 	}
 	k.Attempts = a

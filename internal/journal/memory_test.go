@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A step is a state record in short, and what it does.
@@ -19,6 +20,11 @@ func attempts(generation int64, begun int32) Record {
 func hold(generation int64, begun int32) Record {
 	r := attempts(generation, begun)
 	r.Attempts.Hold = &Hold{}
+	return r
+}
+
+func younger(r Record) Record {
+	r.Attempts.Hold.Since = r.Attempts.Hold.Since.Add(time.Second)
 	return r
 }
 
@@ -76,6 +82,9 @@ func TestMemory(t *testing.T) {
 			return k.Decision == nil && !k.Held()
 		}},
 		{"another hold wants another decision", []step{{hold(1, 5), Taken}, {decision("a", "retry"), Won}, {hold(1, 6), Taken}, {decision("b", "skip"), Won}}, func(_ *Memory, k *Known) bool {
+			return k.Decision.Decision == "skip"
+		}},
+		{"a younger hold wants another decision", []step{{hold(1, 5), Taken}, {decision("a", "dead_letter"), Won}, {younger(hold(1, 5)), Taken}, {decision("b", "skip"), Won}}, func(_ *Memory, k *Known) bool {
 			return k.Decision.Decision == "skip"
 		}},
 		{"the same hold keeps its decision", []step{{hold(1, 5), Taken}, {decision("a", "skip"), Won}, {hold(2, 5), Taken}}, func(_ *Memory, k *Known) bool {
