@@ -140,7 +140,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, http.StatusBadRequest, "the decision cannot be read: "+err.Error())
 		return
 	}
-	verdict, err := verdictOf(d.Decision)
+	verdict, err := processor.ParseVerdict(d.Decision)
 	if err != nil {
 		s.problem(w, http.StatusBadRequest, err.Error())
 		return
@@ -180,15 +180,6 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.problem(w, http.StatusNotFound, fmt.Sprintf("there is no pipeline %q", d.Pipeline))
-}
-
-func verdictOf(name string) (processor.Verdict, error) {
-	for v := processor.RetryIt; v <= processor.ReplaceOutputs; v++ {
-		if v.String() == name {
-			return v, nil
-		}
-	}
-	return 0, fmt.Errorf("there is no decision %q; possible are retry, skip, dead_letter, replace_value, replace_output, replace_outputs", name)
 }
 
 func (s *Server) answer(w http.ResponseWriter, code int, body any) {

@@ -40,8 +40,12 @@ func (l *loop) carryOut(t *tenure, offset int64) {
 	if !ok || t.phase != open || known == nil || known.Decision == nil {
 		return // the record comes later, with its decision: see recall
 	}
-	d, err := decisionOf(known.Decision)
-	if err == nil {
+	d := Decision{
+		Topic: t.topic, Partition: t.partition, Offset: offset,
+		Attempts: known.Decision.Attempts, Value: known.Decision.Value, Outputs: known.Decision.Outputs, Reason: known.Decision.Reason,
+	}
+	var err error
+	if d.Verdict, err = ParseVerdict(known.Decision.Decision); err == nil {
 		err = l.opts.possible(d)
 	}
 	if err != nil { // another instance, with other settings, has taken it
@@ -50,20 +54,10 @@ func (l *loop) carryOut(t *tenure, offset int64) {
 		l.erase(t.key(l, offset, journal.KindDecision, known.By))
 		return
 	}
-	d.Topic, d.Partition, d.Offset = t.topic, t.partition, offset
 	if d.Verdict == ReplaceValue {
 		t.window.Slot(seq).kept.value = known.By
 	}
 	l.decided(t, seq, d)
-}
-
-func decisionOf(d *journal.Decision) (Decision, error) {
-	for v := RetryIt; v <= ReplaceOutputs; v++ {
-		if v.String() == d.Decision {
-			return Decision{Verdict: v, Attempts: d.Attempts, Value: d.Value, Outputs: d.Outputs, Reason: d.Reason}, nil
-		}
-	}
-	return Decision{}, fmt.Errorf("there is no decision %q", d.Decision)
 }
 
 // reasonOf reads what String of a reason has written.

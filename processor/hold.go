@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -59,9 +60,17 @@ const (
 	ReplaceOutputs
 )
 
+var verdicts = [...]string{"retry", "skip", "dead_letter", "replace_value", "replace_output", "replace_outputs"}
+
 // String returns the verdict as it is written in logs and requests.
-func (v Verdict) String() string {
-	return [...]string{"retry", "skip", "dead_letter", "replace_value", "replace_output", "replace_outputs"}[v]
+func (v Verdict) String() string { return verdicts[v] }
+
+// ParseVerdict reads what String writes. The error names what is possible.
+func ParseVerdict(name string) (Verdict, error) {
+	if v := slices.Index(verdicts[:], name); v >= 0 {
+		return Verdict(v), nil
+	}
+	return 0, fmt.Errorf("there is no decision %q; possible are %s", name, strings.Join(verdicts[:], ", "))
 }
 
 // A Decision is about one held record.
@@ -134,7 +143,7 @@ func (o *Options) possible(d Decision) error {
 	switch {
 	case d.Reason == "":
 		return errors.New("a decision needs a reason")
-	case d.Verdict > ReplaceOutputs:
+	case int(d.Verdict) >= len(verdicts):
 		return fmt.Errorf("there is no verdict %d", d.Verdict)
 	case d.Verdict == ReplaceOutputs && len(d.Outputs) == 0:
 		return errors.New("there are no outputs: to settle the record without one, skip it")
