@@ -233,7 +233,7 @@ func TestPoisonIsIsolated(t *testing.T) {
 					opts.Batch = processor.Batch{Records: records, Wait: time.Second}
 					opts.Retry.Attempts = attempts
 					opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
-					b.createTopic("dead", 1)
+					b.create("dead", 1, nil)
 					b.produce("in", 0, 0, records)
 					b.produce("in", 1, 0, 20)
 					r := b.run(opts, logged(&log, 0, func(ctx context.Context, items []processor.Item) error {

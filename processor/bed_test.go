@@ -135,6 +135,13 @@ func (r *running) stop() error {
 	return <-r.done
 }
 
+func (b *bed) create(topic string, partitions int32, settings map[string]string) {
+	b.t.Helper()
+	if err := b.cluster.CreateTopic(topic, partitions, settings); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // stop ends a pipeline, whose Run must return nil.
 func (b *bed) stop(r *running) {
 	b.t.Helper()

@@ -24,9 +24,7 @@ func TestBreaker(t *testing.T) {
 		t.Run(fmt.Sprintf("exactly once %v", exactlyOnce), func(t *testing.T) {
 			const each, good, workers = 2000, 500, 16
 			virtual(t, 2, func(b *bed) {
-				if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-					b.t.Fatal(err)
-				}
+				b.create("dead", 1, nil)
 				var broken atomic.Bool
 				var calls atomic.Int64
 				opts := b.options()
@@ -100,9 +98,7 @@ func TestBreakerGoesByTheRatio(t *testing.T) {
 	for every, open := range map[int]bool{3: true, 33: false} {
 		t.Run(fmt.Sprint("one of ", every), func(t *testing.T) {
 			virtual(t, 1, func(b *bed) {
-				if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-					b.t.Fatal(err)
-				}
+				b.create("dead", 1, nil)
 				opts := b.options()
 				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
 				opts.Breaker = processor.Breaker{Ratio: 0.05}
@@ -137,9 +133,7 @@ func TestBreakerGoesByTheRatio(t *testing.T) {
 // What is too old does not count: it says nothing about the worker.
 func TestBreakerDoesNotCountAge(t *testing.T) {
 	virtual(t, 1, func(b *bed) {
-		if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-			b.t.Fatal(err)
-		}
+		b.create("dead", 1, nil)
 		opts := b.options()
 		opts.OnExhausted, opts.DeadLetterTopic, opts.MaxAge = processor.DeadLetter, "dead", time.Hour
 		opts.Breaker = processor.Breaker{Ratio: 0.05}

@@ -217,7 +217,8 @@ func TestRecreatedTopic(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, 1, func(b *bed) {
-				b.createTopic("other", 1)
+				b.create("other", 1, nil)
+				b.forget()
 				opts := b.options()
 				opts.ExactlyOnce = test.exactlyOnce
 				opts.Source.Topics = []string{"in", "other"}
@@ -267,7 +268,8 @@ func TestRecreatedTopic(t *testing.T) {
 						b.t.Errorf("stopped before the topic is there again: %s", p.Stopped)
 					}
 				}
-				b.createTopic("in", 1)
+				b.create("in", 1, nil)
+				b.forget()
 				b.produce("in", 0, 200, 210)
 				<-time.After(time.Second) // from its first refused fetches on
 				commits := b.watchTopic("in", old, b.cluster.TopicInfo("in").TopicID)
@@ -360,14 +362,6 @@ func others(b *bed, from, to int) {
 		c, ok := b.cluster.GroupInfo("group").Commits["other"][0]
 		return ok && c.Offset == b.end("other", 0)
 	})
-}
-
-func (b *bed) createTopic(topic string, partitions int32) {
-	b.t.Helper()
-	if err := b.cluster.CreateTopic(topic, partitions, nil); err != nil {
-		b.t.Fatal(err)
-	}
-	b.forget()
 }
 
 func (b *bed) setPartitions(topic string, n int) {

@@ -22,9 +22,7 @@ func TestFailuresUnderChurn(t *testing.T) {
 	plans(t, 12, func(t *testing.T, rng *rand.Rand) {
 		partitions := 1 + rng.Int32N(4)
 		virtual(t, partitions, func(b *bed) {
-			if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-				b.t.Fatal(err)
-			}
+			b.create("dead", 1, nil)
 			largest(b, "out")
 			c := newChurn(b, rng, partitions)
 			c.exactlyOnce = rng.IntN(2) == 0

@@ -42,9 +42,7 @@ func TestHold(t *testing.T) {
 		for _, exactlyOnce := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, exactly once %v", test.what, exactlyOnce), func(t *testing.T) {
 				virtual(t, 2, func(b *bed) {
-					if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-						b.t.Fatal(err)
-					}
+					b.create("dead", 1, nil)
 					var attempts []int
 					mended := false
 					opts := b.options()

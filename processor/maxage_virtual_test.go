@@ -19,9 +19,7 @@ import (
 func TestMaxAge(t *testing.T) {
 	const maxAge = time.Hour
 	virtual(t, 1, func(b *bed) {
-		if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-			b.t.Fatal(err)
-		}
+		b.create("dead", 1, nil)
 		var attempts attemptLog
 		opts := b.options()
 		opts.MaxAge, opts.OnExhausted, opts.DeadLetterTopic = maxAge, processor.DeadLetter, "dead"

@@ -49,7 +49,7 @@ func TestTrialsOfABatchThatHasWaited(t *testing.T) {
 	const poison, good = 12, 30
 	virtual(t, 2, func(b *bed) {
 		b.patience = 10 * time.Minute
-		b.createTopic("dead", 1)
+		b.create("dead", 1, nil)
 		opts := b.options()
 		opts.Batch = processor.Batch{Records: 100, Wait: time.Second}
 		opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"

@@ -19,9 +19,7 @@ func TestDeadLettersAreAwaited(t *testing.T) {
 	for name, exactlyOnce := range map[string]bool{"at least once": false, "exactly once": true} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, 1, func(b *bed) {
-				if err := b.cluster.CreateTopic("dead", 1, nil); err != nil {
-					b.t.Fatal(err)
-				}
+				b.create("dead", 1, nil)
 				refusal := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "dead", Err: kerr.TopicAuthorizationFailed, Count: -1})
 				opts := b.options()
 				opts.ExactlyOnce = exactlyOnce

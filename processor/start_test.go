@@ -174,9 +174,7 @@ func TestTooFewPartitionsAtStart(t *testing.T) {
 	for name, exactlyOnce := range map[string]bool{"at least once": false, "exactly once": true} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, 3, func(b *bed) {
-				if err := b.cluster.CreateTopic("few", 2, nil); err != nil {
-					b.t.Fatal(err)
-				}
+				b.create("few", 2, nil)
 				b.produceToAll(3, 0, 50)
 				opts := b.options()
 				opts.ExactlyOnce, opts.Output.Topic = exactlyOnce, "few"

@@ -34,13 +34,6 @@ func stateful(t *testing.T, partitions int32, test func(b *bed)) {
 	})
 }
 
-func (b *bed) create(topic string, partitions int32, settings map[string]string) {
-	b.t.Helper()
-	if err := b.cluster.CreateTopic(topic, partitions, settings); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 // A wire is the network of one pipeline. Once it is cut the pipeline is, for everybody
 // else, as dead as a killed one.
 type wire struct {
