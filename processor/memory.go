@@ -275,7 +275,7 @@ func (l *loop) count(t *tenure, seq resequence.Seq) {
 
 // keepNote writes what an attempt has noted, together with the attempt, which runs.
 func (l *loop) keepNote(t *tenure, s *slot) {
-	if k := t.keep(s); k != nil && !t.memory.fenced {
+	if k := t.keep(s); k != nil && !t.memory.fenced && !l.stateLog.crowded() {
 		k.written = max(k.written, s.begun)
 		l.write("note", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
 	}

@@ -15,8 +15,7 @@ import (
 // another call. The head is not stored, and neither is what waits only for a moment: between
 // parallel attempts most records do.
 type replyLog struct {
-	pending int64 // bytes handed over and not acknowledged
-	armed   bool  // a timer is set
+	armed bool // a timer is set
 
 	stored, skipped, reused uint64
 }
@@ -24,10 +23,8 @@ type replyLog struct {
 const (
 	// replyAfter is how long a result has waited when it is stored.
 	replyAfter = 100 * time.Millisecond
-	// mostReply bounds a stored result, and mostReplies those that the brokers have not
-	// acknowledged yet. Beyond it results are not stored, and calls perhaps repeated.
-	mostReply   = 1 << 20
-	mostReplies = 16 << 20
+	// mostReply bounds a stored result.
+	mostReply = 1 << 20
 )
 
 // storeLater has the result of a record stored if it waits for long.
@@ -80,7 +77,7 @@ func (l *loop) storeReply(t *tenure, s *slot) {
 		size += recordSize(&o.record)
 	}
 	limit := min(int64(l.stateLog.sink.maxBytes), mostReply)
-	if t.memory.fenced || size > limit || l.replies.pending > mostReplies {
+	if t.memory.fenced || size > limit || l.stateLog.crowded() {
 		l.replies.skipped++
 		return
 	}
@@ -93,13 +90,12 @@ func (l *loop) storeReply(t *tenure, s *slot) {
 		reply.Outputs = append(reply.Outputs, out)
 	}
 	value := journal.Encode(reply)
-	if size = int64(len(value)) + recordOverhead; size > limit {
+	if int64(len(value))+recordOverhead > limit {
 		l.replies.skipped++
 		return
 	}
 	l.replies.stored++
-	l.replies.pending += size
-	l.write("reply", t.ownKey(l, s.record.Offset, journal.KindReply), value, func(error) { l.replies.pending -= size })
+	l.write("reply", t.ownKey(l, s.record.Offset, journal.KindReply), value, nil)
 }
 
 // reuse completes a record with a result that was stored.

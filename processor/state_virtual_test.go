@@ -241,3 +241,37 @@ func TestRefusedCounts(t *testing.T) {
 		b.eventually("the problem is over", func() bool { return len(b.status(r).Problems) == 0 })
 	})
 }
+
+// Notes are not kept for ever while the state topic takes nothing: they belong to attempts that
+// nothing holds back. The last one of an attempt is written with the next attempt.
+func TestNotesWhileTheStateTopicIsDown(t *testing.T) {
+	const notes = 30_000
+	stateful(t, 1, func(b *bed) {
+		opts, _ := b.mortal("one")
+		b.unhurried(&opts)
+		opts.StateTopic, opts.Retry.Initial = "state", time.Millisecond
+		var last string
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			if last = in.Note; in.Attempt > 1 {
+				return passOn(ctx, in, out)
+			}
+			for i := range notes {
+				in.SetNote(fmt.Sprintf("%0*d", processor.MaxNote, i))
+				<-time.After(time.Millisecond)
+			}
+			return errors.New("once")
+		}))
+		b.eventually("its marker is written", func() bool { return len(b.state(0).Open) == 1 })
+		down := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "state", Err: kerr.NotLeaderForPartition, Count: -1})
+		b.produce("in", 0, 0, 1)
+		b.eventually("the attempt has failed", func() bool { return b.status(r).Attempts["retry"] == 1 })
+		if n := b.status(r).StateWrites["note"]; n < 1000 || n*processor.MaxNote > 20<<20 {
+			b.t.Errorf("%d notes were written while none could be, want 16 MiB of them at most", n)
+		}
+		down.Remove()
+		b.caughtUp(1)
+		if want := fmt.Sprintf("%0*d", processor.MaxNote, notes-1); last != want {
+			b.t.Errorf("the second attempt was given the note %.20q, want the last one", last)
+		}
+	})
+}

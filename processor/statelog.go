@@ -23,6 +23,7 @@ type stateLog struct {
 	sink     *sink // nil until the topic has been seen
 	follower *follower
 	counts   *stateCounts
+	pending  int64 // bytes written and not answered
 	// judged is up to where what cannot be read was counted, by partition: a follower
 	// may read again what another one has read.
 	judged map[int32]int64
@@ -95,6 +96,14 @@ func (l *loop) takeWritten() {
 	}
 }
 
+// mostPending is how much may be written and not acknowledged before what can be done without, results
+// and notes, is not written: then calls are perhaps repeated, or a note is lost in a crash. What
+// must be written holds back its record, so that there is never more of it than windows hold.
+const mostPending = 16 << 20
+
+// crowded reports whether nothing is to be written that can be done without.
+func (s *stateLog) crowded() bool { return s.pending > mostPending }
+
 // write writes a state record; no value deletes the one with that key. The loop calls
 // then, if it is not nil, when the broker has answered.
 func (l *loop) write(kind string, key journal.Key, value []byte, then func(error)) {
@@ -103,8 +112,11 @@ func (l *loop) write(kind string, key journal.Key, value []byte, then func(error
 	r := &kgo.Record{
 		Topic: s.topic, Partition: journal.Place(key.Topic, key.Partition, s.sink.partitions), Key: []byte(key.String()), Value: value,
 	}
+	size := recordSize(r)
+	s.pending += size
 	s.producer.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
 		s.written.answer(func() {
+			s.pending -= size
 			switch {
 			case err == nil:
 				l.over("state written")
