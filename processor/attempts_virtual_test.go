@@ -304,3 +304,36 @@ func TestSharedFailuresDoNotExhaustAfterAHandover(t *testing.T) {
 		b.eventually("nothing is known any more", func() bool { return len(b.state(0).Records) == 0 })
 	})
 }
+
+// An attempt that met an outage does not count, in no life: a process that is killed several times
+// while the worker is out of reach exhausts no record.
+func TestKilledInAnOutage(t *testing.T) {
+	const records = 5
+	for _, attempts := range []int{1, 3} {
+		t.Run(fmt.Sprint("attempts ", attempts), func(t *testing.T) {
+			stateful(t, 1, func(b *bed) {
+				b.create("dead", 1, nil)
+				b.produce("in", 0, 0, records)
+				life := func(n int, transform processor.TransformFunc) (*running, *wire) {
+					opts, wire := b.mortal(fmt.Sprint("life", n))
+					opts.Retry.Attempts = attempts
+					opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+					return b.run(opts, transform), wire
+				}
+				for n := range 3 + 2*attempts {
+					r, wire := life(n, func(context.Context, processor.Input, *processor.Outputs) error {
+						return &processor.Failure{Kind: processor.Deployment, Unsent: true, Err: errors.New("out of reach")}
+					})
+					b.eventually("it probes", func() bool { return b.status(r).Attempts["deployment"] > 10 || b.end("dead", 0) > 0 })
+					wire.cut()
+				}
+				life(99, passOn)
+				b.caughtUp(1)
+				if dead := b.values("dead", 0); len(dead) > 0 {
+					b.t.Errorf("dead letters are %v", dead)
+				}
+				b.inOrder(0, 0, records)
+			})
+		})
+	}
+}

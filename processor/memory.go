@@ -273,6 +273,18 @@ func (l *loop) count(t *tenure, seq resequence.Seq) {
 	})
 }
 
+// uncount takes back that an attempt has begun which met an outage: in that a process may end as often
+// as it likes, and its end is not to speak against the record. The attempt is in line again and will not be counted anew.
+func (l *loop) uncount(t *tenure, s *slot) {
+	switch k := s.kept; {
+	case k == nil || k.written <= s.begun || t.memory.fenced:
+	case s.begun == 0 && k.value == "":
+		l.erase(t.ownKey(l, s.record.Offset, journal.KindAttempts))
+	default:
+		l.write("attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
+	}
+}
+
 // keepNote writes what an attempt has noted, together with the attempt, which runs.
 func (l *loop) keepNote(t *tenure, s *slot) {
 	if k := t.keep(s); k != nil && !t.memory.fenced && !l.stateLog.crowded() {

@@ -74,6 +74,7 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 		if !seeded.Bug("outage-uses-attempts-up") {
 			s.begun-- // it says nothing about the record
 		}
+		l.uncount(t, s)
 		t.again(seq)
 		l.misdeployed(t, seq, f)
 		return
