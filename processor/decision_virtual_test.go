@@ -289,3 +289,39 @@ func TestDecisionThatNoTopicTakes(t *testing.T) {
 		}
 	}
 }
+
+// A record that is held because it got too old in an outage, in which its attempt had noted something
+// and did not count, is attempted when somebody says so.
+func TestRetryOfARecordThatHasNotedInAnOutage(t *testing.T) {
+	const records = 4
+	stateful(t, 1, func(b *bed) {
+		b.patience = 10 * time.Minute
+		b.produce("in", 0, 0, records)
+		mended := time.Now().Add(2 * time.Minute)
+		opts := b.options()
+		opts.StateTopic, opts.MaxAge = "state", time.Minute
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			in.SetNote("asking the directory")
+			<-time.After(10 * time.Millisecond)
+			if time.Now().Before(mended) {
+				return errWrongDeployment
+			}
+			return passOn(ctx, in, out)
+		}))
+		var held []processor.HeldRecord
+		b.eventually("some are held", func() bool {
+			if s := b.status(r); len(s.Partitions) == 1 {
+				held = s.Partitions[0].Held
+			}
+			return len(held) > 0
+		})
+		for _, h := range held {
+			if h.Attempts != 0 || h.Note == "" {
+				b.t.Errorf("held is %+v, want one without an attempt that counts, and with a note", h)
+			}
+			b.decides(r, processor.Decision{Offset: h.Offset, Verdict: processor.RetryIt})
+		}
+		b.caughtUp(1)
+		b.inOrder(0, 0, records)
+	})
+}

@@ -258,7 +258,7 @@ func (l *loop) count(t *tenure, seq resequence.Seq) {
 	} else {
 		s.state, k.due = backoff, true
 	}
-	if k.written > s.begun || t.memory.fenced {
+	if t.memory.fenced {
 		return
 	}
 	k.written = s.begun + 1
