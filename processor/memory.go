@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"seriatim/internal/journal"
 	"seriatim/internal/seeded"
 	"seriatim/offsets"
@@ -296,7 +298,7 @@ func (l *loop) keepNote(t *tenure, s *slot) {
 // attemptsOf is what is written of a record with so many attempts.
 func (l *loop) attemptsOf(t *tenure, s *slot, begun int32) journal.Attempts {
 	a := journal.Attempts{
-		Generation: t.memory.generation, TopicID: t.idText(), Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
+		Generation: t.memory.generation, TopicID: t.idText(), Epoch: &s.record.LeaderEpoch, Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
 		Note: s.noteText(), Value: s.kept.value,
 	}
 	if s.first != 0 {
@@ -343,9 +345,12 @@ var errCutOff = errors.New("an attempt was cut off: seriatim ended in the midst 
 func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	m, s := t.memory, t.window.Slot(seq)
 	known := m.Records[s.record.Offset]
-	if known != nil && (known.Attempts != nil && !t.reading(known.Attempts.TopicID) || known.Reply != nil && !t.reading(known.Reply.TopicID)) {
-		l.forgetRecord(known) // of a topic that had this name before
-		known = nil
+	if known != nil {
+		a, r := known.Attempts, known.Reply
+		if a != nil && !t.reading(a.TopicID, a.Epoch, s.record) || r != nil && !t.reading(r.TopicID, r.Epoch, s.record) {
+			l.forgetRecord(known) // of another record
+			known = nil
+		}
 	}
 	if known != nil && known.Reply != nil {
 		reply := known.Reply
@@ -398,9 +403,11 @@ func (t *tenure) idText() string {
 	return topicID(t.topicID)
 }
 
-// reading reports whether an id is that of the topic that t reads, as far as both are known.
-func (t *tenure) reading(id string) bool {
-	return id == "" || t.idText() == "" || id == t.idText()
+// reading reports whether an id is that of the topic that t reads, and an epoch that of a record, as
+// far as they are known: neither is another topic with this name, nor what was written in the
+// record's place before the log was truncated.
+func (t *tenure) reading(id string, epoch *int32, r *kgo.Record) bool {
+	return (id == "" || t.idText() == "" || id == t.idText()) && (epoch == nil || *epoch == r.LeaderEpoch)
 }
 
 // remembered sees to it that the slot of an exhausted record has a failure.

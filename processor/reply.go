@@ -81,7 +81,7 @@ func (l *loop) storeReply(t *tenure, s *slot) {
 		l.replies.skipped++
 		return
 	}
-	reply := journal.Reply{Generation: t.memory.generation, TopicID: t.idText(), Outputs: make([]journal.Output, 0, s.pending)}
+	reply := journal.Reply{Generation: t.memory.generation, TopicID: t.idText(), Epoch: &s.record.LeaderEpoch, Outputs: make([]journal.Output, 0, s.pending)}
 	for o := s.outputs; o != nil; o = o.next {
 		out := journal.Output{Key: o.record.Key, Value: o.record.Value, Timestamp: o.record.Timestamp.UnixMilli()}
 		for _, h := range o.record.Headers {

@@ -270,3 +270,30 @@ func TestHoldOutlivesAStoredReply(t *testing.T) {
 		})
 	}
 }
+
+// What is known of a record says nothing about another one that has taken its place, after an election
+// without the replicas that had it: not its result, and not its hold.
+func TestStateOfATruncatedRecord(t *testing.T) {
+	stateful(t, 1, func(b *bed) {
+		keep := func(offset int, kind journal.Kind, value []byte) *kgo.Record {
+			return &kgo.Record{Topic: "state", Partition: journal.Place("in", 0, 3), Key: fmt.Appendf(nil, "group/in/0/%d/%s/1", offset, kind), Value: value}
+		}
+		was, is := int32(4), int32(0)
+		reply := func(epoch *int32) []byte {
+			return journal.Encode(journal.Reply{Generation: 1, Epoch: epoch, Outputs: []journal.Output{{Value: []byte("stored")}}})
+		}
+		b.write(
+			keep(0, journal.KindReply, reply(&was)), keep(1, journal.KindReply, reply(&is)), keep(2, journal.KindReply, reply(nil)),
+			keep(3, journal.KindAttempts, journal.Encode(journal.Attempts{Generation: 1, Epoch: &was, Begun: 1, Failed: 1, Hold: &journal.Hold{Why: "attempts"}})))
+		b.produce("in", 0, 0, 4)
+		opts := b.options()
+		opts.StateTopic, opts.ReplyLog = "state", true
+		b.patience = time.Minute
+		b.run(opts, processor.TransformFunc(passOn))
+		b.caughtUp(1)
+		if got, want := fmt.Sprint(b.values("out", 0)), "[0 stored stored 3]"; got != want {
+			b.t.Errorf("the output is %v, want %v", got, want)
+		}
+		b.eventually("nothing is known any more", func() bool { return len(b.state(0).Records) == 0 })
+	})
+}

@@ -108,6 +108,7 @@ type Open struct {
 type Attempts struct {
 	Generation int64     `json:"generation"`
 	TopicID    string    `json:"topic_id,omitempty"` // of the source
+	Epoch      *int32    `json:"epoch,omitempty"`    // of the leader that took the record: another one in its place has another; nil: not known
 	Begun      int32     `json:"begun"`
 	Failed     int32     `json:"failed"`            // of these, with an answer; of the others nobody saw the end
 	Granted    int32     `json:"granted,omitempty"` // allowed by a person, all in all
@@ -141,6 +142,7 @@ type Decision struct {
 type Reply struct {
 	Generation int64    `json:"generation"`
 	TopicID    string   `json:"topic_id,omitempty"`
+	Epoch      *int32   `json:"epoch,omitempty"` // as in Attempts
 	Outputs    []Output `json:"outputs"`
 }
 
