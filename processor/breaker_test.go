@@ -1,6 +1,8 @@
 package processor
 
 import (
+	"context"
+	"log/slog"
 	"testing"
 	"time"
 )
@@ -44,6 +46,34 @@ func TestBreakerCounts(t *testing.T) {
 	for ratio, want := range map[float64]int{0.05: 20, 0.5: 10, 0.001: 100} {
 		if got := newBreaker(Breaker{Ratio: ratio}).enough(); got != want {
 			t.Errorf("with a ratio of %v %d are enough, want %d", ratio, got, want)
+		}
+	}
+}
+
+// Nobody is preempted while the breaker is open: nothing else is dispatched, and a trial that ended so
+// would be the last one.
+func TestTrialsAreNotPreempted(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		b := newBench(t, 4, 0)
+		l := newLoop(&Options{Logger: slog.New(slog.DiscardHandler), Workers: 4, Commit: Commit{Interval: 1, Records: 1}})
+		l.sched, l.breaker = b.sched, newBreaker(Breaker{Ratio: 0.1})
+		hangs := b.tenure(10, time.Hour)
+		b.dispatch()
+		for _, c := range b.busy {
+			c.ctx, c.cancel = context.WithCancel(t.Context())
+		}
+		waits := b.tenure(10, time.Hour)
+		l.tenures[partitionKey{"in", 0}], l.tenures[partitionKey{"in", 1}] = hangs, waits
+		l.now, l.breaker.open = b.now.Add(time.Minute), open
+		l.preempt()
+		preempted := 0
+		for _, c := range b.busy {
+			if c.preempted {
+				preempted++
+			}
+		}
+		if want := map[bool]int{false: 2, true: 0}[open]; len(b.busy) != 4 || preempted != want {
+			t.Errorf("the breaker is open %v: %d of %d are preempted, want %d of 4", open, preempted, len(b.busy), want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (l *loop) preemptLater() {
 // share.
 func (l *loop) preempt() {
 	l.preempting = false
-	if l.sched.free > 0 || l.sched.perPartition > 0 || l.outage != nil || seeded.Bug("hanging-partition-keeps-workers") {
+	if l.sched.free > 0 || l.sched.perPartition > 0 || l.outage != nil || l.breaker.paused() || seeded.Bug("hanging-partition-keeps-workers") {
 		return
 	}
 	share, missing := l.sched.share(), 0
