@@ -67,6 +67,12 @@ fmt: ## Format the Go code
 bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
 	cd bench && $(GO) run . $(BENCH)
 
+bench-quick: ## Measure a selection in three minutes
+	cd bench && $(GO) run . -quick -o ''
+
+growth: ## Measure speed over workers, window, partitions and instances, and draw it
+	cd bench && $(GO) run . growth
+
 soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
 
@@ -102,4 +108,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench soak hanging plans chaos chaos-all fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench bench-quick growth soak hanging plans chaos chaos-all fuzz clean FORCE
