@@ -27,7 +27,18 @@ type budget struct {
 const stuckHead = time.Second
 
 func (b *budget) guarantee() int64 { return b.limit / int64(2*max(1, b.assigned)) }
-func (b *budget) shared() int64    { return b.limit / 2 }
+
+// leastFetch is a batch of a producer with its defaults: with less, brokers would send
+// parts of batches, which are of no use.
+const leastFetch = 16 << 10
+
+// fetch is how much of a partition a broker may send at a time. Of every partition one
+// answer can arrive before it is paused, and small records take several times as much here
+// as on the way: 3 million records of 100 bytes over 1,000 partitions held 1.3 GiB when each
+// was sent by the megabyte.
+func (b *budget) fetch() int32 { return int32(min(max(b.guarantee()/4, leastFetch), 1<<30)) }
+
+func (b *budget) shared() int64 { return b.limit / 2 }
 
 // allows says whether t may admit a record of the given size that is not counted
 // in t yet.

@@ -134,6 +134,40 @@ func TestStuckPartitionLeavesTheOthersTheirBytes(t *testing.T) {
 	})
 }
 
+// However many partitions have a backlog: what is fetched of all of them before they are
+// paused stays near Window.Bytes.
+func TestFetchesOfManyPartitions(t *testing.T) {
+	const partitions, records, limit = 50, 5000, 1 << 20
+	virtual(t, partitions, func(b *bed) {
+		for i := range records / 200 { // batches are never split
+			b.produceToAll(partitions, i*200, (i+1)*200)
+		}
+		opts := b.options()
+		opts.Window.Bytes = limit
+		open := make(chan struct{})
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			select {
+			case <-open:
+			case <-ctx.Done():
+			}
+			return passOn(ctx, in, out)
+		}))
+		paused := func() bool {
+			s := b.status(r)
+			return len(s.Partitions) == partitions && !slices.ContainsFunc(s.Partitions, func(p processor.PartitionStatus) bool { return !p.Paused })
+		}
+		b.eventually("all partitions are paused", paused)
+		<-time.After(time.Minute)
+		// Numbers compress well: 16 KiB are a thousand records or two.
+		if held := b.status(r).WindowBytes; held > 24*limit {
+			b.t.Errorf("the pipeline holds %d bytes, the limit is %d", held, limit)
+		}
+		close(open)
+		b.caughtUp(partitions)
+		b.stop(r)
+	})
+}
+
 // Transforms of one partition take far longer than those of the others, which keep
 // at least 80 % of the speed that their share of the workers allows.
 func TestSlowPartitionDelaysItselfAlone(t *testing.T) {
