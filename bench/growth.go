@@ -201,7 +201,7 @@ func sweepInstances(ctx context.Context, b *bed, at int) (float64, error) {
 	}
 	stop()
 	for range at {
-		<-ended // with an error: they were stopped
+		_ = <-ended // with an error: they were stopped
 	}
 	return float64(counts[1]-counts[0]) / sweepTime.Seconds(), b.remove(ctx, input.name, out)
 }

@@ -68,7 +68,7 @@ func rebalance(partitions int) func(context.Context, *bed) ([]figure, error) {
 		changes, err := g.change(ctx)
 		if err != nil {
 			cancel()
-			<-flowed
+			_ = <-flowed // what the change says comes first
 			return nil, err
 		}
 		if err := <-flowed; err != nil {
