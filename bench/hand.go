@@ -75,7 +75,7 @@ func (h *hand) poll(ctx context.Context, records chan<- *kgo.Record) {
 
 // work transforms a record.
 func (h *hand) work(ctx context.Context, r *kgo.Record) []*kgo.Record {
-	outputs, err := processor.Call(ctx, h.transform, processor.Input{Record: r})
+	outputs, err := processor.Call(ctx, h.transform, processor.Input{Record: r, Attempt: 1}) // which a simulation takes its time from
 	if err != nil {
 		h.end(err)
 	}

@@ -24,7 +24,7 @@ var latencies = []trial{
 	{name: "1,600/s (25 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(1600, 8, false)},
 	{name: "3,200/s (50 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(3200, 8, false)},
 	{name: "4,800/s (75 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(4800, 8, false)},
-	{name: "750 ms each, every 250 ms, 12 partitions", times: 1, run: constant},
+	{name: "48/s, 750 ms each, one each 250 ms in 12 partitions", times: 1, run: constant},
 	{name: "2,000/s, pass, against the bare loop", times: 3, run: effort},
 }
 
