@@ -47,15 +47,15 @@ var sweeps = []sweep{
 		curves: []curve{sweepWindow(0.5), sweepWindow(1)},
 	},
 	{
-		name: "partitions", title: "Partitions: pass, 100 B", over: "partitions", points: []int{1, 8, 64, 256, 1000},
-		curves: []curve{{"Seriatim", sweepPartitions(pass)}, {"bare loop", sweepPartitions(bareLoop)}},
-	},
-	{
 		name: "instances", title: "Instances: 64 workers each, 10 ms, sigma 1, 8 partitions", over: "instances", points: []int{1, 2, 3, 4},
 		curves: []curve{
 			{"Seriatim", sweepInstances},
 			{"64 ÷ 10 ms each", func(_ context.Context, _ *bed, at int) (float64, error) { return float64(at) * 6400, nil }},
 		},
+	},
+	{
+		name: "partitions", title: "Partitions: pass, 100 B", over: "partitions", points: []int{1, 8, 64, 256, 1000},
+		curves: []curve{{"Seriatim", sweepPartitions(pass)}, {"bare loop", sweepPartitions(bareLoop)}},
 	},
 }
 
@@ -87,11 +87,15 @@ func growth(ctx context.Context, args []string) error {
 		if err := os.WriteFile(file, []byte(s.draw(speeds)), 0o644); err != nil {
 			return err
 		}
-		fmt.Fprintf(&text, "\n## %s\n\n%s\n![](%s)\n", s.title, s.table(speeds), filepath.Base(file))
+		fmt.Fprintf(&text, "\n## %s\n\n%s\n![](%s)\n\nEach point was measured once. Other programs used %s of the machine.\n",
+			s.title, s.table(speeds), filepath.Base(file), percent(readLoad().foreign(before)))
+		if err := os.WriteFile(*out+".md", []byte(text.String()), 0o644); err != nil { // what comes later may fail
+			return err
+		}
+		before = readLoad()
 	}
-	fmt.Fprintf(&text, "\nEach point was measured once. Other programs used %s of the machine.\n", percent(readLoad().foreign(before)))
 	fmt.Fprint(os.Stdout, "\n", text.String())
-	return os.WriteFile(*out+".md", []byte(text.String()), 0o644)
+	return nil
 }
 
 // measure returns the speeds by curve and point.
