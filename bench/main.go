@@ -76,7 +76,6 @@ func speed(ctx context.Context, args []string) error {
 				continue
 			}
 			r.pairs = r.quick
-			r.input.records /= 3
 		}
 		if *pairs > 0 {
 			r.pairs = *pairs
