@@ -59,8 +59,8 @@ type job struct {
 	hooks []kgo.Hook
 }
 
-// A span is what a job with slow transforms is measured over, so that its figure does
-// not depend on how long the job is: from the first call of the transform until the
+// A span is what a job with slow transforms, or workers, is measured over, so that its figure
+// does not depend on how long the job is: from the first call of the transform until the
 // last output is acknowledged.
 type span struct {
 	first atomic.Int64 // of the wall clock, in nanoseconds
@@ -136,7 +136,7 @@ func (j job) run(ctx context.Context) (result, error) {
 		err = j.byHand(ctx)
 	}
 	r := result{Records: j.Records, Took: time.Since(start), CPU: cpuTime()}
-	if j.Latency > 0 {
+	if j.span.first.Load() > 0 {
 		r.Took = time.Duration(j.span.last.Load() - j.span.first.Load())
 	}
 	return r, errors.Join(err, stopProfile())

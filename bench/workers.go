@@ -160,7 +160,7 @@ func (j job) ask() (t processor.Transform, end func(), err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return client, client.Close, nil
+		return calls{client, j.span}, client.Close, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -170,7 +170,23 @@ func (j job) ask() (t processor.Transform, end func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return pool, pool.Close, nil
+	return calls{pool, j.span}, pool.Close, nil
+}
+
+// calls are those of a worker, the first of which begins the span.
+type calls struct {
+	processor.BatchTransform
+	span *span
+}
+
+func (c calls) Transform(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+	c.span.begin()
+	return c.BatchTransform.Transform(ctx, in, out)
+}
+
+func (c calls) TransformBatch(ctx context.Context, items []processor.Item) error {
+	c.span.begin()
+	return c.BatchTransform.TransformBatch(ctx, items)
 }
 
 // plainHeader is what the contract has in a request, the same in all of them.
