@@ -325,3 +325,49 @@ func TestRetryOfARecordThatHasNotedInAnOutage(t *testing.T) {
 		b.inOrder(0, 0, records)
 	})
 }
+
+// The value that a person gave a record stays, also when an attempt at it after a crash is cut
+// off by a handover in good order.
+func TestReplacedValueOutlivesAnAbandonedAttempt(t *testing.T) {
+	stateful(t, 1, func(b *bed) {
+		b.produce("in", 0, 0, 2)
+		transform := func(head, second bool) processor.TransformFunc {
+			return func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+				switch {
+				case in.Offset == 0 && head, in.Offset == 1 && second:
+					<-ctx.Done()
+					return ctx.Err()
+				case string(in.Value) == "1":
+					return &processor.Failure{Kind: processor.Reject, Err: errors.New("bad")}
+				}
+				return passOn(ctx, in, out)
+			}
+		}
+		opts, wire := b.mortal("one")
+		opts.OnExhausted = processor.Hold
+		one := b.run(opts, transform(true, false))
+		b.eventually("it is held behind the head", func() bool { s := b.status(one); return len(s.Partitions) == 1 && len(s.Partitions[0].Held) == 1 })
+		b.decides(one, processor.Decision{Offset: 1, Verdict: processor.ReplaceValue, Value: []byte("mended")})
+		b.eventually("the other value is transformed, and waits for the head", func() bool { return b.status(one).Attempts["ok"] == 1 })
+		<-time.After(time.Second)
+		wire.cut()
+
+		opts, _ = b.mortal("two")
+		opts.OnExhausted = processor.Hold
+		two := b.run(opts, transform(true, true))
+		b.eventually("both are attempted", func() bool { return b.status(two).WorkersBusy == 2 })
+		<-time.After(time.Second)
+		if err := two.stop(); !errors.Is(err, processor.ErrDrainDeadline) {
+			b.t.Errorf("Run returned %v, want that it could not finish", err)
+		}
+
+		opts, _ = b.mortal("three")
+		opts.OnExhausted = processor.Hold
+		three := b.run(opts, transform(false, false))
+		b.caughtUp(1)
+		b.stop(three)
+		if got := b.values("out", 0); len(got) != 2 || got[1] != "mended" {
+			b.t.Errorf("the output is %q, want 0 and mended", got)
+		}
+	})
+}

@@ -278,13 +278,20 @@ func (l *loop) count(t *tenure, seq resequence.Seq) {
 // uncount takes back that an attempt has begun which met an outage: in that a process may end as often
 // as it likes, and its end is not to speak against the record. The attempt is in line again and will not be counted anew.
 func (l *loop) uncount(t *tenure, s *slot) {
-	switch k := s.kept; {
-	case k == nil || k.written <= s.begun || t.memory.fenced:
-	case s.begun == 0 && k.value == "":
-		l.erase(t.ownKey(l, s.record.Offset, journal.KindAttempts))
-	default:
-		l.write("attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
+	if k := s.kept; k != nil && k.written > s.begun && !t.memory.fenced {
+		l.restate(t, s, s.begun)
 	}
+}
+
+// restate writes that so many attempts at a record count. Of none nothing is kept, but the value that
+// a person gave the record.
+func (l *loop) restate(t *tenure, s *slot, begun int32) {
+	key := t.ownKey(l, s.record.Offset, journal.KindAttempts)
+	if begun == 0 && s.kept.value == "" {
+		l.erase(key)
+		return
+	}
+	l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun)), nil)
 }
 
 // keepNote writes what an attempt has noted, together with the attempt, which runs.
@@ -318,7 +325,7 @@ func (l *loop) succeeded(t *tenure, s *slot) {
 	}
 	if s.kept.value != "" { // which a person gave it, and which stays
 		s.kept.failed = 0
-		l.write("attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, 0)), nil)
+		l.restate(t, s, 0)
 		return
 	}
 	l.eraseAll(t, s, journal.KindAttempts)
@@ -438,11 +445,8 @@ func (l *loop) leave(t *tenure) {
 		if s.state == running {
 			begun--
 		}
-		switch key := t.ownKey(l, s.record.Offset, journal.KindAttempts); {
-		case begun > 0:
-			l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun)), nil)
-		case s.kept.written > 0:
-			l.erase(key)
+		if begun > 0 || s.kept.written > 0 {
+			l.restate(t, s, begun)
 		}
 	}
 }
