@@ -149,8 +149,8 @@ func (c *Client) call(parent context.Context, in processor.Input, ask func(s *se
 			answered = true
 			return nil
 		}
-		var f *processor.Failure
-		if !errors.As(err, &f) || f.Kind != processor.Deployment {
+		f := failureIn(err)
+		if f == nil || f.Kind != processor.Deployment {
 			return err
 		}
 		unsent = unsent && f.Unsent
@@ -220,8 +220,7 @@ func (c *Client) ask(s *seat, e *endpoint, body []byte, read func(*http.Response
 	if err == nil {
 		return nil
 	}
-	var failure *processor.Failure
-	if errors.As(err, &failure) {
+	if failureIn(err) != nil {
 		return err
 	}
 	var late *timeoutError

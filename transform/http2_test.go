@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -183,22 +184,6 @@ func silentTLS(t *testing.T, authority *testcerts.Authority) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	t.Cleanup(func() {
-		_ = listener.Close()
-		serving.Wait()
-	})
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				_, _ = io.Copy(io.Discard, conn)
-				_ = conn.Close()
-			})
-		}
-	})
+	Accept(t, listener, func(conn net.Conn, _ int) { _, _ = io.Copy(io.Discard, conn) })
 	return "https://" + listener.Addr().String()
 }

@@ -51,31 +51,14 @@ func TestHTTPReplyWithoutEnd(t *testing.T) {
 	}
 }
 
-// raw runs a worker that is given each connection, numbered from 1, once a
-// request is read from it.
+// raw runs a worker that is given each connection, numbered from 1.
 func raw(t *testing.T, answer func(conn net.Conn, n int)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	t.Cleanup(func() {
-		_ = listener.Close()
-		serving.Wait()
-	})
-	serving.Go(func() {
-		for n := 1; ; n++ {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				answer(conn, n)
-			})
-		}
-	})
+	transform.Accept(t, listener, answer)
 	return "http://" + listener.Addr().String()
 }
 

@@ -100,33 +100,23 @@ func canned(b *testing.B, size int) (url string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = listener.Close() })
 	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 05:00:00 GMT\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("a", size)))
-	go func() {
-		for {
-			conn, err := listener.Accept()
+	Accept(b, listener, func(conn net.Conn, _ int) {
+		for in := bufio.NewReader(conn); ; {
+			line, err := in.ReadSlice('\n')
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				for in := bufio.NewReader(conn); ; {
-					line, err := in.ReadSlice('\n')
-					if err != nil {
-						return
-					}
-					if len(line) > 2 {
-						continue
-					}
-					if _, err := in.Discard(size); err != nil {
-						return
-					}
-					if _, err := conn.Write(answer); err != nil {
-						return
-					}
-				}
-			}()
+			if len(line) > 2 {
+				continue
+			}
+			if _, err := in.Discard(size); err != nil {
+				return
+			}
+			if _, err := conn.Write(answer); err != nil {
+				return
+			}
 		}
-	}()
+	})
 	return "http://" + listener.Addr().String()
 }

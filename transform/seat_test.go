@@ -75,25 +75,13 @@ func TestHTTPReplyBeforeTheRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns sync.WaitGroup
-	conns.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conns.Go(func() {
-				defer conn.Close()
-				in := bufio.NewReader(conn)
-				if _, err := in.Peek(1); err == nil {
-					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nv")
-					_, _ = io.Copy(io.Discard, in)
-				}
-			})
+	Accept(t, listener, func(conn net.Conn, _ int) {
+		in := bufio.NewReader(conn)
+		if _, err := in.Peek(1); err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nv")
+			_, _ = io.Copy(io.Discard, in)
 		}
 	})
-	defer conns.Wait()
-	defer listener.Close()
 	client, err := HTTP(HTTPOptions{URLs: []string{"http://" + listener.Addr().String()}})
 	if err != nil {
 		t.Fatal(err)
