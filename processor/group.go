@@ -205,7 +205,7 @@ func (l *loop) assign(partitions map[string][]int32) {
 		}
 	}
 	l.budget.assign(l.tenures)
-	l.consumer.UpdateFetchMaxBytes(l.fetchMost[0], min(l.budget.fetch(), l.fetchMost[1]))
+	l.consumer.UpdateFetchMaxBytes(l.consumer.OptValue(kgo.FetchMaxBytes).(int32), min(l.budget.fetch(), l.fetchMost))
 	l.pauses.apply(l.consumer)
 	l.remember()
 	l.hurry() // for the output topics and the ends of the logs

@@ -54,7 +54,7 @@ type loop struct {
 	holding  time.Time            // no poll since then; zero if polls go on
 	problems problems
 
-	fetchMost [2]int32            // bytes of one answer of a broker, and of one partition in it
+	fetchMost int32               // bytes of one partition in an answer of a broker, at the most
 	topicIDs  map[string][16]byte // of the input topics that exist
 	recreated map[string]string   // topics that were deleted and created anew, and the reason to stop
 	disturbed time.Time           // the group took partitions away, or the process stood still

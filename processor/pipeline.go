@@ -89,7 +89,7 @@ func (p *Pipeline) member(ctx context.Context) error {
 			kgo.WithContext(connected), kgo.TransactionalID(l.txn.id), kgo.TransactionTimeout(transactionTimeout))
 	}
 	l.consumer, l.poller, poller.client = consumer, poller, consumer
-	l.fetchMost = [2]int32{consumer.OptValue(kgo.FetchMaxBytes).(int32), consumer.OptValue(kgo.FetchMaxPartitionBytes).(int32)}
+	l.fetchMost = consumer.OptValue(kgo.FetchMaxPartitionBytes).(int32)
 	if l.stateLog != nil { // it outlives the connections of the others, to write what is last
 		if l.stateLog.producer, err = kgo.NewClient(p.stateProducerOpts()...); err != nil {
 			consumer.Close()
