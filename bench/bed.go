@@ -16,10 +16,12 @@ import (
 	"seriatim/internal/testkafka"
 )
 
-// A bed is the broker that everything is measured on.
+// A bed is the broker that everything is measured on, and the program where that is what is
+// measured.
 type bed struct {
 	cluster *testkafka.Cluster
 	admin   *kadm.Client
+	built   *build // see program
 }
 
 func newBed(ctx context.Context) (*bed, error) {
@@ -31,10 +33,24 @@ func newBed(ctx context.Context) (*bed, error) {
 	if err != nil {
 		return nil, errors.Join(err, cluster.Close())
 	}
-	return &bed{cluster, admin}, nil
+	return &bed{cluster: cluster, admin: admin}, nil
+}
+
+// program returns the program, which is built once. What was started from it ends with the bed.
+func (b *bed) program(ctx context.Context) (*build, error) {
+	if b.built == nil {
+		var err error
+		if b.built, err = newBuild(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return b.built, nil
 }
 
 func (b *bed) close() {
+	if b.built != nil {
+		b.built.end()
+	}
 	b.admin.Close()
 	if err := b.cluster.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -45,11 +45,10 @@ func (b *bed) pairOfTopics(ctx context.Context, partitions int32) (in, out strin
 // startUp measures the time from the start of the program to the output of a record that
 // waited for it, without and with offsets of its group.
 func startUp(ctx context.Context, b *bed) ([]figure, error) {
-	program, err := newBuild(ctx)
+	program, err := b.program(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer program.end()
 	in, out, err := b.pairOfTopics(ctx, 1)
 	if err != nil {
 		return nil, err
@@ -89,11 +88,10 @@ func startUp(ctx context.Context, b *bed) ([]figure, error) {
 // memoryAtWork measures the memory of the program while it has nothing to do, while it
 // copies as fast as it can, and while its window is full.
 func memoryAtWork(ctx context.Context, b *bed) ([]figure, error) {
-	program, err := newBuild(ctx)
+	program, err := b.program(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer program.end()
 	const partitions = 6
 	var figures []figure
 	add := func(name string, mib int, bar float64) {
@@ -191,11 +189,10 @@ func (b *bed) awaitCommits(ctx context.Context, admin *kadm.Client, group string
 
 // goroutines measures what 1,000 workers are in goroutines and memory.
 func goroutines(ctx context.Context, b *bed) ([]figure, error) {
-	program, err := newBuild(ctx)
+	program, err := b.program(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer program.end()
 	in, out, err := b.pairOfTopics(ctx, 12)
 	if err != nil {
 		return nil, err
@@ -249,11 +246,10 @@ func idle(partitions int32, maxRSS, maxCPU float64) func(context.Context, *bed) 
 				return nil, err
 			}
 		}
-		program, err := newBuild(ctx)
+		program, err := b.program(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer program.end()
 		began := time.Now()
 		instance, err := program.startInstance(broker, "one", "    input: {topics: [in], group: built, start: earliest}\n    output: {topic: out, partition: key}\n"+passing)
 		if err != nil {

@@ -36,11 +36,10 @@ type change struct {
 // each partition gets one every 50 ms, or 500 ms.
 func rebalance(partitions int) func(context.Context, *bed) ([]figure, error) {
 	return func(ctx context.Context, b *bed) ([]figure, error) {
-		program, err := newBuild(ctx)
+		program, err := b.program(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer program.end()
 		in, out, err := b.pairOfTopics(ctx, int32(partitions))
 		if err != nil {
 			return nil, err
