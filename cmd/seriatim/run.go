@@ -23,8 +23,8 @@ is being transformed, emit it, commit and leave the group, within drain_timeout.
 A second signal ends the process at once.
 
 Unless GOMEMLIMIT is set in the environment, the garbage collector aims at the
-sum of window.bytes and 150 MiB for each pipeline, or at nine tenths of the
-container's memory if that is less.
+sum of window.bytes and 100 MiB for each pipeline, or at nine tenths of the
+container's memory if that is less. Far from it GOGC is 400, unless that is set.
 
 Exit codes:
   0   drained
