@@ -70,8 +70,8 @@ func (c *Client) sit(parent context.Context, began time.Time) *seat {
 
 // stand gives back a seat. Where the attempt was not answered nobody takes it again.
 func (c *Client) stand(s *seat, answered bool) {
-	s.term.stop()
-	if s.unlink() && answered && !s.own && s.ctx.Err() == nil && s.unwritten.Load() == 0 {
+	inTime := s.term.stop()
+	if s.unlink() && inTime && answered && !s.own && s.ctx.Err() == nil && s.unwritten.Load() == 0 {
 		s.letter.value = nil
 		s.letter.reader.Reset(nil)
 		c.seats.Put(s)

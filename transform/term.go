@@ -88,10 +88,13 @@ func (t *term) extend(by time.Duration) (left time.Duration, ok bool) {
 	return max(0, t.ends.Sub(now)), true
 }
 
-// stop ends the term: the attempt is over.
-func (t *term) stop() {
+// stop ends the term: the attempt is over. It reports whether that was in time: if not,
+// expired is called, perhaps after stop has returned.
+func (t *term) stop() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	inTime := !t.over
 	t.over = true
 	t.timer.Stop()
+	return inTime
 }
