@@ -39,7 +39,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		var idle time.Duration
-		client.transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		client.transport.(*direct).DialContext = func(context.Context, string, string) (net.Conn, error) {
 			conn, worker := net.Pipe()
 			go func() {
 				_, _ = http.ReadRequest(bufio.NewReader(worker))

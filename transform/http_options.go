@@ -125,7 +125,11 @@ func HTTP(opts HTTPOptions) (*Client, error) {
 	if opts.Adaptive {
 		c.endpoints.adapt()
 	}
-	c.transport = transportOf(opts, files, len(urls), limit*mostOnOneHost(urls))
+	transport := transportOf(opts, files, len(urls), limit*mostOnOneHost(urls))
+	c.transport = transport
+	if !opts.HTTP2 && !opts.ProxyFromEnvironment {
+		c.transport = newDirect(transport)
+	}
 	return c, nil
 }
 
