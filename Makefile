@@ -64,8 +64,8 @@ lint: ## Check style, mistakes, formatting and go.mod
 fmt: ## Format the Go code
 	$(TOOL) golangci-lint fmt
 
-bench: ## Measure speed, on a real Kafka: BENCH='-only pass'
-	cd bench && $(GO) run . $(BENCH)
+bench: ## Measure speed, on a real Kafka: BENCH='-only pass'; BARS=1 only what has a bar
+	cd bench && $(GO) run . $(if $(BARS),-bars) $(BENCH)
 
 bench-quick: ## Measure a selection in three minutes
 	cd bench && $(GO) run . -quick -o ''

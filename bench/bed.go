@@ -16,24 +16,44 @@ import (
 	"seriatim/internal/testkafka"
 )
 
-// A bed is the broker that everything is measured on, and the program where that is what is
-// measured.
+// A bed is the broker that everything is measured on, in a process of its own, and the program
+// where that is what is measured.
 type bed struct {
-	cluster *testkafka.Cluster
+	brokers []string
+	pid     int // of the broker
+	end     func() error
 	admin   *kadm.Client
 	built   *build // see program
+	lies    topic  // the input that lies there; see input
 }
 
-func newBed(ctx context.Context) (*bed, error) {
-	cluster, err := testkafka.Start(ctx, testkafka.Options{})
-	if err != nil {
-		return nil, err
+// newBed starts a Kafka of one node, or a broker in memory.
+func newBed(ctx context.Context, inMemory bool) (*bed, error) {
+	b := new(bed)
+	if inMemory {
+		address, pid, end, err := startSelf(ctx, brokerCommand)
+		if err != nil {
+			return nil, err
+		}
+		b.brokers, b.pid, b.end = []string{address}, pid, func() error { end(); return nil }
+	} else {
+		cluster, err := testkafka.Start(ctx, testkafka.Options{})
+		if err != nil {
+			return nil, err
+		}
+		b.brokers, b.pid, b.end = cluster.Brokers(), cluster.Nodes[0].Pid(), cluster.Close
 	}
-	admin, err := cluster.Admin()
+	client, err := b.client()
 	if err != nil {
-		return nil, errors.Join(err, cluster.Close())
+		return nil, errors.Join(err, b.end())
 	}
-	return &bed{cluster: cluster, admin: admin}, nil
+	b.admin = kadm.NewClient(client)
+	return b, nil
+}
+
+// client returns a client of the broker.
+func (b *bed) client(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(b.brokers...)}, opts...)...)
 }
 
 // program returns the program, which is built once. What was started from it ends with the bed.
@@ -52,7 +72,7 @@ func (b *bed) close() {
 		b.built.end()
 	}
 	b.admin.Close()
-	if err := b.cluster.Close(); err != nil {
+	if err := b.end(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
 }
@@ -65,6 +85,15 @@ type topic struct {
 	records    int64   // of each partition, in the mean
 	size       int     // bytes of a value
 	hot        float64 // the share of all records that is in partition 0; 0 is that of any other
+	codec      string  // of the batches; empty is the client's own, snappy
+}
+
+// codecs are what the batches of a topic may be compressed with.
+var codecs = map[string]kgo.CompressionCodec{
+	"":     kgo.SnappyCompression(),
+	"none": kgo.NoCompression(),
+	"lz4":  kgo.Lz4Compression(),
+	"zstd": kgo.ZstdCompression(),
 }
 
 // counts returns how many records each partition holds.
@@ -86,6 +115,27 @@ func (b *bed) create(ctx context.Context, name string, partitions int32) error {
 	return err
 }
 
+// input returns the name of a topic that is filled like t. It lies there until another one is
+// asked for: what is measured one after the other often reads the same.
+func (b *bed) input(ctx context.Context, t topic) (string, error) {
+	if lies := b.lies; lies.name != "" {
+		if t.name = lies.name; t == lies {
+			return lies.name, nil
+		}
+		b.lies = topic{}
+		if err := b.remove(ctx, lies.name); err != nil {
+			return "", err
+		}
+	}
+	t.name = fmt.Sprintf("in-%d", time.Now().UnixNano())
+	progress("  filling %d partitions with %d records of %d B each\n", t.partitions, t.records, t.size)
+	if err := b.fill(ctx, t); err != nil {
+		return "", err
+	}
+	b.lies = t
+	return t.name, nil
+}
+
 // fill makes the topic.
 func (b *bed) fill(ctx context.Context, t topic) error {
 	if err := b.create(ctx, t.name, t.partitions); err != nil {
@@ -96,7 +146,7 @@ func (b *bed) fill(ctx context.Context, t topic) error {
 
 // refill fills the topic, which is there.
 func (b *bed) refill(ctx context.Context, t topic) error {
-	client, err := b.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(t.name))
+	client, err := b.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(t.name), kgo.ProducerBatchCompression(codecs[t.codec]))
 	if err != nil {
 		return err
 	}
@@ -137,7 +187,11 @@ var noise = func() []byte {
 
 // remove deletes topics. The broker frees their files a second later.
 func (b *bed) remove(ctx context.Context, names ...string) error {
-	_, err := b.admin.DeleteTopics(ctx, names...)
+	return remove(ctx, b.admin, names...)
+}
+
+func remove(ctx context.Context, admin *kadm.Client, names ...string) error {
+	_, err := admin.DeleteTopics(ctx, names...)
 	return err
 }
 
@@ -155,7 +209,7 @@ func (b *bed) verify(ctx context.Context, output string, want []int64, transacti
 			left += n
 		}
 	}
-	client, err := b.cluster.Client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{output: start}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	client, err := b.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{output: start}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		return err
 	}
@@ -209,4 +263,4 @@ func (b *bed) ends(ctx context.Context, topic string, partitions int) ([]int64, 
 }
 
 // brokerCPU is the CPU time that the broker has used.
-func (b *bed) brokerCPU() (time.Duration, error) { return processCPU(b.cluster.Nodes[0].Pid()) }
+func (b *bed) brokerCPU() (time.Duration, error) { return processCPU(b.pid) }

@@ -16,7 +16,7 @@ const (
 	sampled = 5_000   // of which the slow ways measure so many
 )
 
-var commits = []trial{{name: "commits of 100,000 records", times: 3, quick: true, run: compareCommits}}
+var commits = []trial{{name: "commits of 100,000 records", times: 7, quick: true, bars: true, run: compareCommits}}
 
 // A tally is a hook that counts the requests of some kinds and how long the broker took.
 type tally struct {
@@ -61,8 +61,9 @@ func (t *tally) read() (requests int, took time.Duration, bytes int) {
 
 // compareCommits compares what commits cost: the summed time of their requests.
 func compareCommits(ctx context.Context, b *bed) ([]figure, error) {
-	input := topic{name: fmt.Sprintf("in-%d", time.Now().UnixNano()), partitions: 4, records: updates / 4, size: 100}
-	if err := b.fill(ctx, input); err != nil {
+	input := topic{partitions: 4, records: updates / 4, size: 100}
+	var err error
+	if input.name, err = b.input(ctx, input); err != nil {
 		return nil, err
 	}
 	var figures []figure
@@ -97,12 +98,12 @@ func compareCommits(ctx context.Context, b *bed) ([]figure, error) {
 		bar  float64
 	}{
 		{"at full speed", pass, 2000},
-		{"at 6,400/s", job{Workers: workers, Window: window, Latency: 10 * time.Millisecond}, 0},
+		{"at 25,600/s", job{Workers: 4 * workers, Window: window, Latency: 10 * time.Millisecond}, 0},
 		{"exactly once at full speed, with the ends of transactions", onceOnly, 0},
 	} {
 		counted := tallyOf(new(kmsg.OffsetCommitRequest), new(kmsg.TxnOffsetCommitRequest), new(kmsg.EndTxnRequest))
 		j := way.job
-		j.Brokers, j.In, j.Records, j.hooks = b.cluster.Brokers(), input.name, updates, []kgo.Hook{counted}
+		j.Brokers, j.In, j.Records, j.hooks = b.brokers, input.name, updates, []kgo.Hook{counted}
 		j.Out = fmt.Sprintf("out-%d", time.Now().UnixNano())
 		j.Group = j.Out
 		if err := b.create(ctx, j.Out, input.partitions); err != nil {
@@ -118,14 +119,14 @@ func compareCommits(ctx context.Context, b *bed) ([]figure, error) {
 		add("our committer, "+way.name, requests, took)
 		figures = append(figures, figure{name: "... so many times less than one each", value: each.Seconds() / took.Seconds(), least: way.bar})
 	}
-	return figures, b.remove(ctx, input.name)
+	return figures, nil
 }
 
 // commitEvery consumes some records and commits, and waits for the answer, as often as so
 // many have been read.
 func (b *bed) commitEvery(ctx context.Context, input topic, every, records int) (requests int, took time.Duration, err error) {
 	counted := tallyOf(new(kmsg.OffsetCommitRequest))
-	client, err := b.cluster.Client(
+	client, err := b.client(
 		kgo.WithHooks(counted),
 		kgo.ConsumerGroup(fmt.Sprintf("group-%d", time.Now().UnixNano())),
 		kgo.ConsumeTopics(input.name),
@@ -161,7 +162,7 @@ func (b *bed) produceEach(ctx context.Context, records int) (requests int, took 
 		return 0, 0, err
 	}
 	counted := tallyOf(new(kmsg.ProduceRequest))
-	client, err := b.cluster.Client(kgo.WithHooks(counted), kgo.DefaultProduceTopic(name), kgo.ProducerLinger(0))
+	client, err := b.client(kgo.WithHooks(counted), kgo.DefaultProduceTopic(name), kgo.ProducerLinger(0))
 	if err != nil {
 		return 0, 0, err
 	}

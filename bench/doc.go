@@ -2,6 +2,7 @@
 // that it starts for the purpose:
 //
 //	go run .         # speed, latency, cost; "go run . -h" lists the flags
+//	go run . -bars   # what has a bar
 //	go run . growth  # speed over workers, window, partitions and instances
 //	go run . soak    # memory with a stuck head
 //	go run . hanging # latency with a worker that hangs now and then

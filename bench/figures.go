@@ -12,11 +12,12 @@ type trial struct {
 	name  string
 	times int  // how often it is repeated
 	quick bool // it belongs to the selection of -quick, which measures it once
+	bars  bool // one of its figures has one, which -bars asks for
 	run   func(ctx context.Context, b *bed) ([]figure, error)
 }
 
 // trials are what is measured beside the rows.
-var trials = slices.Concat(latencies, commits, footprints, rebalances)
+var trials = slices.Concat(windows, latencies, commits, footprints, rebalances)
 
 // A figure is one number of a trial.
 type figure struct {
@@ -37,10 +38,9 @@ type series struct {
 	values []float64
 }
 
-func (s series) missed() bool {
-	m := median(s.values)
-	return s.most > 0 && m > s.most || s.least > 0 && m < s.least
-}
+func (s series) judge() string { return judge(slices.Sorted(slices.Values(s.values)), s.least, s.most) }
+
+func (s series) missed() bool { return s.judge() == missed }
 
 // measured is what all trials came to.
 type measured struct {
@@ -106,25 +106,23 @@ func (m measured) table() string {
 	if len(m.series) == 0 {
 		return ""
 	}
-	cells := [][]string{{"measure", "", "median", "of all", "bar", ""}}
+	cells := [][]string{{"measure", "", "median", "95 % of medians", "bar", ""}}
 	for i, s := range m.series {
 		bar, verdict := "-", "-"
 		switch {
 		case s.most > 0:
-			bar, verdict = "≤ "+amount(s.most), "PASS"
+			bar, verdict = "≤ "+amount(s.most), s.judge()
 		case s.least > 0:
-			bar, verdict = "≥ "+amount(s.least), "PASS"
-		}
-		if s.missed() {
-			verdict = "MISS"
+			bar, verdict = "≥ "+amount(s.least), s.judge()
 		}
 		name := s.trial
 		if i > 0 && m.series[i-1].trial == name {
 			name = ""
 		}
-		all := fmt.Sprintf("%s-%s of %d", amount(slices.Min(s.values)), amount(slices.Max(s.values)), len(s.values))
-		cells = append(cells, []string{name, s.name, amount(median(s.values)) + " " + s.unit, all, bar, verdict})
+		low, high := interval(slices.Sorted(slices.Values(s.values)))
+		between := fmt.Sprintf("%s-%s of %d", amount(low), amount(high), len(s.values))
+		cells = append(cells, []string{name, s.name, amount(median(s.values)) + " " + s.unit, between, bar, verdict})
 	}
-	return markdown(cells) + fmt.Sprintf("\nOther programs used up to %s of the machine during a measurement; %d were repeated because they used more than %s.\n",
-		percent(m.foreign), m.skipped, percent(most))
+	return markdown(cells) + fmt.Sprintf("\nOther programs used up to %s of the machine during a measurement; %d were repeated because they used more than %s.\n"+
+		"With less than six measurements the interval is that of all of them. %s\n", percent(m.foreign), m.skipped, percent(most), verdicts)
 }

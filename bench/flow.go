@@ -70,12 +70,12 @@ func (f flow) run(ctx context.Context, b *bed) (passage, error) {
 	for partition := range int32(f.partitions) {
 		start[partition] = kgo.NewOffset().AtStart()
 	}
-	reader, err := b.cluster.Client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{f.out: start}))
+	reader, err := b.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{f.out: start}))
 	if err != nil {
 		return p, err
 	}
 	defer reader.Close()
-	writer, err := b.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(f.in), kgo.ProducerLinger(0))
+	writer, err := b.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(f.in), kgo.ProducerLinger(0))
 	if err != nil {
 		return p, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -17,12 +18,15 @@ import (
 
 // footprints measure the program as it is built, with default settings.
 var footprints = []trial{
-	{name: "footprint, start", times: 5, quick: true, run: startUp},
-	{name: "footprint, memory, 6 partitions", times: 3, run: memoryAtWork},
+	{name: "footprint, start", times: 7, quick: true, bars: true, run: startUp},
+	{name: "footprint, memory at full speed, 100 B, 6 partitions", times: 7, bars: true, run: memoryAtSpeed(100)},
+	{name: "footprint, memory at full speed, 1 KiB, 6 partitions", times: 7, bars: true, run: memoryAtSpeed(1024)},
+	{name: "footprint, memory without work, and with a full window", times: 3, run: memoryAtRest},
 	{name: "footprint, 1,000 workers by 100 ms", times: 1, run: goroutines},
-	{name: "footprint, 10 idle partitions (kfake)", times: 1, run: idle(10, 0, 0)},
-	{name: "footprint, 1,000 idle partitions (kfake)", times: 1, run: idle(1000, 0, 0)},
-	{name: "footprint, 10,000 idle partitions (kfake)", times: 1, run: idle(10_000, 400, 5)},
+	{name: "footprint, 10 idle partitions (kfake)", times: 1, run: idle(10, true, 0, 0)},
+	{name: "footprint, 1,000 idle partitions (kfake)", times: 1, run: idle(1000, true, 0, 0)},
+	{name: "footprint, 10,000 idle partitions (kfake)", times: 7, bars: true, run: idle(10_000, true, 400, 5)},
+	{name: "footprint, 1,000 idle partitions", times: 1, run: idle(1000, false, 0, 0)},
 }
 
 // passConfig is a pipeline from one topic to another.
@@ -53,7 +57,7 @@ func startUp(ctx context.Context, b *bed) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := b.cluster.Client(kgo.DefaultProduceTopic(in), kgo.ConsumeTopics(out))
+	client, err := b.client(kgo.DefaultProduceTopic(in), kgo.ConsumeTopics(out))
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +71,7 @@ func startUp(ctx context.Context, b *bed) ([]figure, error) {
 			return nil, err
 		}
 		began := time.Now()
-		instance, err := program.startInstance(b.cluster.Brokers()[0], "one", passConfig(in, out, passing))
+		instance, err := program.startInstance(b.brokers[0], "one", passConfig(in, out, passing))
 		if err != nil {
 			return nil, err
 		}
@@ -85,46 +89,26 @@ func startUp(ctx context.Context, b *bed) ([]figure, error) {
 	return figures, b.remove(ctx, in, out)
 }
 
-// memoryAtWork measures the memory of the program while it has nothing to do, while it
-// copies as fast as it can, and while its window is full.
-func memoryAtWork(ctx context.Context, b *bed) ([]figure, error) {
-	program, err := b.program(ctx)
-	if err != nil {
-		return nil, err
-	}
-	const partitions = 6
-	var figures []figure
-	add := func(name string, mib int, bar float64) {
-		figures = append(figures, figure{name: name, value: float64(mib), unit: "MiB", most: bar})
-	}
-	for _, size := range []int{100, 1024} {
-		in, out, err := b.pairOfTopics(ctx, partitions)
+// memoryAtSpeed measures the memory of the program while it copies, as fast as it can, what lies
+// there before it begins.
+func memoryAtSpeed(size int) func(context.Context, *bed) ([]figure, error) {
+	return func(ctx context.Context, b *bed) ([]figure, error) {
+		program, err := b.program(ctx)
 		if err != nil {
 			return nil, err
 		}
-		input := topic{name: in, partitions: partitions, records: int64(600_000_000 / partitions / size), size: size}
-		instance, err := program.startInstance(b.cluster.Brokers()[0], "one", passConfig(in, out, passing))
+		const partitions = 6
+		input := topic{partitions: partitions, records: int64(600_000_000 / partitions / size), size: size}
+		in, err := b.input(ctx, input)
 		if err != nil {
 			return nil, err
 		}
-		if err := b.awaitCommits(ctx, b.admin, out, partitions); err != nil {
+		out := fmt.Sprintf("out-%d", time.Now().UnixNano())
+		if err := b.create(ctx, out, partitions); err != nil {
 			return nil, err
 		}
-		idle, err := memory(instance.Pid(), "VmRSS")
+		instance, err := program.startInstance(b.brokers[0], "one", passConfig(in, out, passing))
 		if err != nil {
-			return nil, err
-		}
-		if size == 100 {
-			add("RSS without work", idle, 0)
-		}
-		// All of the input lies there before it begins.
-		if err := instance.leave(); err != nil {
-			return nil, err
-		}
-		if err := b.refill(ctx, input); err != nil {
-			return nil, err
-		}
-		if instance, err = program.startInstance(b.cluster.Brokers()[0], "one", passConfig(in, out, passing)); err != nil {
 			return nil, err
 		}
 		if err := b.awaitEnds(ctx, out, input.counts()); err != nil {
@@ -134,39 +118,62 @@ func memoryAtWork(ctx context.Context, b *bed) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		add(fmt.Sprintf("most RSS at full speed, %d B, above window.bytes (%d MiB)", size, windowMiB), peak-windowMiB, 120)
 		if err := instance.leave(); err != nil {
 			return nil, err
 		}
-		if size == 1024 { // the window of 16,384 records each is less than 128 MiB at 100 B
-			full := out + "-full"
-			if err := b.create(ctx, full, partitions); err != nil {
-				return nil, err
-			}
-			// The default window.bytes binds when window.records does not.
-			config := passConfig(in, full, "    transform: {simulate: {latency: 1h}}\n    window: {records: 65536}\n")
-			if instance, err = program.startInstance(b.cluster.Brokers()[0], "one", config); err != nil {
-				return nil, err
-			}
-			if err := pause(ctx, time.After(20*time.Second)); err != nil {
-				return nil, err
-			}
-			if peak, err = memory(instance.Pid(), "VmHWM"); err != nil {
-				return nil, err
-			}
-			add("most RSS with a full window, 1024 B, above window.bytes", peak-windowMiB, 0)
-			if err := instance.kill(); err != nil {
-				return nil, err
-			}
-			if err := b.remove(ctx, full); err != nil {
-				return nil, err
-			}
-		}
-		if err := b.remove(ctx, in, out); err != nil {
-			return nil, err
-		}
+		name := fmt.Sprintf("most RSS above window.bytes (%d MiB)", windowMiB)
+		return []figure{{name: name, value: float64(peak - windowMiB), unit: "MiB", most: 120}}, b.remove(ctx, out)
 	}
-	return figures, nil
+}
+
+// memoryAtRest measures the memory of the program while it has nothing to do, and while its
+// window is full.
+func memoryAtRest(ctx context.Context, b *bed) ([]figure, error) {
+	program, err := b.program(ctx)
+	if err != nil {
+		return nil, err
+	}
+	const partitions, size = 6, 1024
+	in, out, err := b.pairOfTopics(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	instance, err := program.startInstance(b.brokers[0], "one", passConfig(in, out, passing))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.awaitCommits(ctx, b.admin, out, partitions); err != nil {
+		return nil, err
+	}
+	idle, err := memory(instance.Pid(), "VmRSS")
+	if err != nil {
+		return nil, err
+	}
+	if err := instance.leave(); err != nil {
+		return nil, err
+	}
+	if err := b.refill(ctx, topic{name: in, partitions: partitions, records: 100_000, size: size}); err != nil {
+		return nil, err
+	}
+	// The default window.bytes binds when window.records does not.
+	config := passConfig(in, out, "    transform: {simulate: {latency: 1h}}\n    window: {records: 65536}\n")
+	if instance, err = program.startInstance(b.brokers[0], "one", config); err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, time.After(20*time.Second)); err != nil {
+		return nil, err
+	}
+	full, err := memory(instance.Pid(), "VmHWM")
+	if err != nil {
+		return nil, err
+	}
+	if err := instance.kill(); err != nil {
+		return nil, err
+	}
+	return []figure{
+		{name: "RSS without work", value: float64(idle), unit: "MiB"},
+		{name: "most RSS with a full window, 1 KiB, above window.bytes", value: float64(full - windowMiB), unit: "MiB"},
+	}, b.remove(ctx, in, out)
 }
 
 // awaitEnds waits until the partitions hold so many records.
@@ -200,7 +207,7 @@ func goroutines(ctx context.Context, b *bed) ([]figure, error) {
 	if err := b.refill(ctx, topic{name: in, partitions: 12, records: 10_000, size: 100}); err != nil {
 		return nil, err
 	}
-	instance, err := program.startInstance(b.cluster.Brokers()[0], "one",
+	instance, err := program.startInstance(b.brokers[0], "one",
 		passConfig(in, out, "    transform: {simulate: {latency: 100ms}}\n    workers: 1000\n"))
 	if err != nil {
 		return nil, err
@@ -227,21 +234,21 @@ func goroutines(ctx context.Context, b *bed) ([]figure, error) {
 }
 
 // idle measures what partitions cost that have nothing to read. A real node takes minutes
-// to make so many: this is kfake's, in a process of its own. The output has one partition.
-func idle(partitions int32, maxRSS, maxCPU float64) func(context.Context, *bed) ([]figure, error) {
+// to make ten thousand: those are of a broker in memory. The output has one partition.
+func idle(partitions int32, inMemory bool, maxRSS, maxCPU float64) func(context.Context, *bed) ([]figure, error) {
 	return func(ctx context.Context, b *bed) ([]figure, error) {
-		broker, end, err := startSelf(ctx, brokerCommand)
-		if err != nil {
-			return nil, err
+		broker, admin := b.brokers[0], b.admin
+		if inMemory {
+			own, err := newBed(ctx, true)
+			if err != nil {
+				return nil, err
+			}
+			defer own.close()
+			broker, admin = own.brokers[0], own.admin
 		}
-		defer end()
-		client, err := kgo.NewClient(kgo.SeedBrokers(broker))
-		if err != nil {
-			return nil, err
-		}
-		admin := kadm.NewClient(client)
-		defer admin.Close()
-		for topic, n := range map[string]int32{"in": partitions, "out": 1} {
+		in := fmt.Sprintf("in-%d", time.Now().UnixNano())
+		out := "out" + in[2:]
+		for topic, n := range map[string]int32{in: partitions, out: 1} {
 			if _, err := admin.CreateTopic(ctx, n, 1, nil, topic); err != nil {
 				return nil, err
 			}
@@ -251,15 +258,15 @@ func idle(partitions int32, maxRSS, maxCPU float64) func(context.Context, *bed) 
 			return nil, err
 		}
 		began := time.Now()
-		instance, err := program.startInstance(broker, "one", "    input: {topics: [in], group: built, start: earliest}\n    output: {topic: out, partition: key}\n"+passing)
+		instance, err := program.startInstance(broker, "one", strings.Replace(passConfig(in, out, passing), "{topic: "+out, "{partition: key, topic: "+out, 1))
 		if err != nil {
 			return nil, err
 		}
-		if err := b.awaitCommits(ctx, admin, "built", int(partitions)); err != nil {
+		if err := b.awaitCommits(ctx, admin, out, int(partitions)); err != nil {
 			return nil, err
 		}
 		started := time.Since(began)
-		const settle, measure = 10 * time.Second, 20 * time.Second
+		const settle, measure = 5 * time.Second, 10 * time.Second
 		if err := pause(ctx, time.After(settle)); err != nil {
 			return nil, err
 		}
@@ -281,7 +288,7 @@ func idle(partitions int32, maxRSS, maxCPU float64) func(context.Context, *bed) 
 		if err := instance.leave(); err != nil {
 			return nil, err
 		}
-		requests, took, bytes, err := ticks(ctx, broker)
+		requests, took, bytes, err := ticks(ctx, broker, in, out)
 		if err != nil {
 			return nil, err
 		}
@@ -291,18 +298,18 @@ func idle(partitions int32, maxRSS, maxCPU float64) func(context.Context, *bed) 
 			milliseconds("from the start to the first commit of all", started, 0),
 			{name: "commit request of a tick", value: float64(bytes) / float64(requests), unit: "B"},
 			milliseconds("... answered in", took/time.Duration(requests), 0),
-		}, nil
+		}, remove(ctx, admin, in, out)
 	}
 }
 
 // ticks runs a pipeline over the idle partitions for a few ticks and counts its commits.
-func ticks(ctx context.Context, broker string) (requests int, took time.Duration, bytes int, err error) {
+func ticks(ctx context.Context, broker, in, out string) (requests int, took time.Duration, bytes int, err error) {
 	counted := tallyOf(new(kmsg.OffsetCommitRequest))
 	pipeline, err := processor.New(processor.Options{
 		Name:   "bench",
 		Client: []kgo.Opt{kgo.SeedBrokers(broker), kgo.WithHooks(counted)},
-		Source: processor.Source{Topics: []string{"in"}, Group: "built"},
-		Output: processor.Output{Topic: "out", ByKey: true},
+		Source: processor.Source{Topics: []string{in}, Group: out},
+		Output: processor.Output{Topic: out, ByKey: true},
 	}, transform.Pass())
 	if err != nil {
 		return 0, 0, 0, err

@@ -67,13 +67,13 @@ func growth(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	bed, err := newBed(ctx)
+	bed, err := newBed(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer bed.close()
 	var text strings.Builder
-	text.WriteString(heading(ctx))
+	text.WriteString(heading(ctx, false))
 	before := readLoad()
 	for _, s := range sweeps {
 		if *only != "" && *only != s.name {
@@ -178,7 +178,7 @@ func sweepInstances(ctx context.Context, b *bed, at int) (float64, error) {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	j := simulated
-	j.Brokers, j.In, j.Out, j.Group, j.Records = b.cluster.Brokers(), input.name, out, out, input.records*partitions
+	j.Brokers, j.In, j.Out, j.Group, j.Records = b.brokers, input.name, out, out, input.records*partitions
 	ended := make(chan error, at)
 	for range at {
 		go func() {

@@ -12,9 +12,10 @@ import (
 
 // What a job is done by, beside Seriatim.
 const (
-	byBare    = "bare loop"    // consume and produce, nothing between
-	byPlain   = "plain client" // asks the worker over HTTP, without Kafka
-	byPool    = "pool"         // as many workers as asked for, and no order: nothing can be faster
+	byBare    = "bare loop"            // consume and produce, nothing between
+	bySession = "GroupTransactSession" // the same in transactions of 100 ms
+	byPlain   = "plain client"         // asks the worker over HTTP, without Kafka
+	byPool    = "pool"                 // as many workers as asked for, and no order: nothing can be faster
 	byOne     = "one at a time"
 	byBarrier = "batches"            // each poll is worked off before the next: poll, errgroup, wait
 	byFutures = "channel of futures" // finished records wait their turn in a channel as long as there are workers

@@ -46,7 +46,7 @@ func hanging(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	bed, err := newBed(ctx)
+	bed, err := newBed(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func hanging(ctx context.Context, args []string) error {
 		return err
 	}
 	defer worker.end()
-	_, stop, err := startProgram(ctx, fmt.Sprintf(hangingConfig, bed.cluster.Brokers()[0], worker.url))
+	_, stop, err := startProgram(ctx, fmt.Sprintf(hangingConfig, bed.brokers[0], worker.url))
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func startHanging(ctx context.Context) (*hangingWorker, error) {
 // arrivals sends records at a steady rate, and returns how long each took until it
 // was read from the output. They must come in order.
 func (b *bed) arrivals(ctx context.Context, length time.Duration) ([]time.Duration, error) {
-	client, err := b.cluster.Client(
+	client, err := b.client(
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(hangingIn), kgo.ProducerLinger(0),
 		kgo.ConsumeTopics(hangingOut), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	)

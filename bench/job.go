@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync/atomic"
@@ -34,8 +35,11 @@ type job struct {
 	Latency     time.Duration
 	Sigma       float64
 	ExactlyOnce bool // in transactions of 100 ms
-	// Stuck has one record of partition 0 take for ever.
-	Stuck bool
+	// Provenance has each output say where it came from.
+	Provenance bool
+	// Stuck has one record of partition 0 take for ever, Hanging all of them until they
+	// have timed out.
+	Stuck, Hanging bool
 	// Others waits for the records of the other partitions only.
 	Others bool
 	// Worker has a worker that answers at once transform the records, over HTTP or over
@@ -51,6 +55,7 @@ type job struct {
 	In, Out, Group string
 	Records        int64  // how many are waited for
 	Size           int    // bytes of a value
+	Codec          string // of what it writes; see codecs
 	URL            string // of the worker over HTTP
 	Profile        string // directory; empty profiles nothing
 	Program        string // another build of bench that runs the job; empty is this one
@@ -75,6 +80,9 @@ func (s *span) begin() {
 
 func (s *span) end() { s.last.Store(time.Now().UnixNano()) }
 
+// hangs is after how long a transform that hangs times out.
+const hangs = 10 * time.Second
+
 // stuckOffset is the offset of the record that takes for ever.
 const stuckOffset = 100
 
@@ -83,12 +91,20 @@ type result struct {
 	Records int64
 	Took    time.Duration
 	CPU     time.Duration // of the process, system included
+	Broker  time.Duration // CPU of the broker meanwhile; 0 is not known
+	Allocs  uint64
+	Bytes   uint64 // that were allocated
 }
 
 func (r result) rate() float64 { return float64(r.Records) / r.Took.Seconds() }
 
-// cpu is the time per record in microseconds.
-func (r result) cpu() float64 { return float64(r.CPU.Microseconds()) / float64(r.Records) }
+// cpu is the time per record in microseconds, broker that of the broker.
+func (r result) cpu() float64    { return float64(r.CPU.Microseconds()) / float64(r.Records) }
+func (r result) broker() float64 { return float64(r.Broker.Microseconds()) / float64(r.Records) }
+
+// allocs and bytes are what is allocated per record.
+func (r result) allocs() float64 { return float64(r.Allocs) / float64(r.Records) }
+func (r result) bytes() float64  { return float64(r.Bytes) / float64(r.Records) }
 
 // spawn runs the job in a process of its own, so that its CPU time is its own.
 func (j job) spawn(ctx context.Context) (result, error) {
@@ -130,70 +146,21 @@ func (j job) run(ctx context.Context) (result, error) {
 		err = j.pipeline(ctx)
 	case byBare:
 		err = j.bare(ctx)
+	case bySession:
+		err = j.session(ctx)
 	case byPlain:
 		err = j.plain(ctx)
 	default:
 		err = j.byHand(ctx)
 	}
 	r := result{Records: j.Records, Took: time.Since(start), CPU: cpuTime()}
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	r.Allocs, r.Bytes = memory.Mallocs, memory.TotalAlloc
 	if j.span.first.Load() > 0 {
 		r.Took = time.Duration(j.span.last.Load() - j.span.first.Load())
 	}
 	return r, errors.Join(err, stopProfile())
-}
-
-// client reads the input, and writes at once where it is told to.
-func (j job) client() (*kgo.Client, error) {
-	return kgo.NewClient(
-		kgo.SeedBrokers(j.Brokers...),
-		kgo.ConsumerGroup(j.Group),
-		kgo.ConsumeTopics(j.In),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0),
-	)
-}
-
-// bare is the fastest loop we know of around the same client: the fetched record
-// itself is produced again, into its own partition.
-func (j job) bare(ctx context.Context) error {
-	client, err := j.client()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	var acked int64
-	done := make(chan error, 1)
-	promise := func(_ *kgo.Record, err error) { // called by one goroutine at a time
-		acked++
-		if err != nil || acked == j.Records {
-			select {
-			case done <- err:
-			default:
-			}
-		}
-	}
-	for polled := int64(0); polled < j.Records; {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return err
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			polled++
-			r.Topic = j.Out
-			client.Produce(ctx, r, promise)
-		})
-	}
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
-		return err
-	}
-	return client.CommitUncommittedOffsets(ctx)
 }
 
 // pipeline is Seriatim, from its first connection to the commit and the end of
@@ -207,13 +174,14 @@ func (j job) pipeline(ctx context.Context) error {
 	pipeline, err := processor.New(processor.Options{
 		Name:         "bench",
 		Instance:     "bench",
-		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...), kgo.WithHooks(j.hooks...)},
+		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...), kgo.WithHooks(j.hooks...), kgo.ProducerBatchCompression(codecs[j.Codec])},
 		Source:       processor.Source{Topics: []string{j.In}, Group: j.Group},
-		Output:       processor.Output{Topic: j.Out},
+		Output:       processor.Output{Topic: j.Out, Provenance: j.Provenance},
 		Workers:      j.Workers,
 		Window:       processor.Window{Records: j.Window},
 		DrainTimeout: time.Second,
 		ExactlyOnce:  j.ExactlyOnce,
+		Retry:        processor.Retries{Attempts: 100}, // those that hang do so to the end
 		Batch:        processor.Batch{Records: j.Batch, Wait: 100 * time.Millisecond},
 	}, transform)
 	if err != nil {
@@ -244,7 +212,7 @@ func (j job) pipeline(ctx context.Context) error {
 		}
 	}
 	j.span.end()
-	if j.Stuck {
+	if j.Stuck || j.Hanging {
 		return nil // it would wait for the drain deadline
 	}
 	stop()
@@ -261,7 +229,7 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 		return processor.TransformFunc(taking), end, nil
 	}
 	inner := transform.Simulate(transform.SimulateOptions{Latency: j.Latency, Sigma: j.Sigma, Seed: 1})
-	if !j.Stuck && j.Latency == 0 {
+	if !j.Stuck && !j.Hanging && j.Latency == 0 {
 		return inner, end, nil
 	}
 	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
@@ -269,6 +237,14 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 		if j.Stuck && in.Partition == 0 && in.Offset == stuckOffset {
 			<-ctx.Done()
 			return ctx.Err()
+		}
+		if j.Hanging && in.Partition == 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(hangs):
+				return context.DeadlineExceeded
+			}
 		}
 		return inner.Transform(ctx, in, out)
 	}), end, nil

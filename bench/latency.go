@@ -11,10 +11,13 @@ import (
 // connections are opened.
 const settling = 3 * time.Second
 
+// flowSeconds is how long most flows last, that time included.
+const flowSeconds = 11
+
 // latencies measure how long records take, at rates that leave workers free.
 var latencies = []trial{
 	{
-		name: "2,000/s, sigma 1, 8 partitions", times: 3, quick: true,
+		name: "2,000/s, sigma 1, 8 partitions", times: 7, quick: true, bars: true,
 		run: aboveOptimum(2000, 8, true),
 	},
 	{
@@ -24,8 +27,9 @@ var latencies = []trial{
 	{name: "1,600/s (25 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(1600, 8, false)},
 	{name: "3,200/s (50 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(3200, 8, false)},
 	{name: "4,800/s (75 % of capacity), sigma 1, 8 partitions", times: 1, run: aboveOptimum(4800, 8, false)},
-	{name: "48/s, 750 ms each, one each 250 ms in 12 partitions", times: 1, run: constant},
-	{name: "2,000/s, pass, against the bare loop", times: 3, run: effort},
+	{name: "48/s, 750 ms each, one each 250 ms in 12 partitions", times: 7, bars: true, run: constant},
+	{name: "2,000/s, pass, against the bare loop", times: 7, bars: true, run: effort},
+	{name: "stuck, 1 of 8 for 8 s, 2,000/s, sigma 1", times: 7, bars: true, run: besideStuck},
 }
 
 // A transit is how a flow fared through a job.
@@ -57,7 +61,7 @@ func (b *bed) through(ctx context.Context, f *flow, j *job) (t transit, err erro
 		ended <- nil
 	} else {
 		measured := *j
-		measured.Brokers, measured.In, measured.Out, measured.Group = b.cluster.Brokers(), f.in, f.out, f.out
+		measured.Brokers, measured.In, measured.Out, measured.Group = b.brokers, f.in, f.out, f.out
 		measured.Records = int64(len(f.at))
 		go func() {
 			r, err := measured.spawn(ctx)
@@ -103,7 +107,7 @@ func quantile(sorted []time.Duration, share float64) time.Duration {
 // of the bare loop, whose records take no time: two hops.
 func aboveOptimum(rate float64, partitions int, barred bool) func(context.Context, *bed) ([]figure, error) {
 	return func(ctx context.Context, b *bed) ([]figure, error) {
-		n := int(rate * 13)
+		n := int(rate * flowSeconds)
 		f := flow{partitions: partitions, at: randomly(n, rate), takes: lognormally(n, 10*time.Millisecond, 1)}
 		t, err := b.through(ctx, &f, &job{Workers: workers, Window: window, Timed: true})
 		if err != nil {
@@ -136,7 +140,7 @@ func aboveOptimum(rate float64, partitions int, barred bool) func(context.Contex
 
 // constant is the arrival that Seriatim was made for.
 func constant(ctx context.Context, b *bed) ([]figure, error) {
-	const partitions, each = 12, 200
+	const partitions, each = 12, 100
 	f := flow{partitions: partitions, at: steadily(partitions*each, partitions/0.250), takes: slices.Repeat([]time.Duration{750 * time.Millisecond}, partitions*each)}
 	t, err := b.through(ctx, &f, &job{Workers: workers, Window: window, Timed: true})
 	if err != nil {
@@ -153,7 +157,7 @@ func constant(ctx context.Context, b *bed) ([]figure, error) {
 // effort compares the CPU time of client and broker for a record that takes no time, above
 // what it takes to write the input and to read it.
 func effort(ctx context.Context, b *bed) ([]figure, error) {
-	const rate, n = 2000, 2000 * 13
+	const rate, n = 2000, 2000 * flowSeconds
 	f := flow{partitions: 8, at: randomly(n, rate)}
 	nothing, err := b.through(ctx, &f, nil)
 	if err != nil {
@@ -175,5 +179,35 @@ func effort(ctx context.Context, b *bed) ([]figure, error) {
 		{name: "the one against the other", value: costs(ours) / costs(bare), most: 0.6},
 		milliseconds("p50 from record to output", quantile(more, 0.5), 0),
 		milliseconds("that of the bare loop", quantile(hops, 0.5), 0),
+	}, nil
+}
+
+// besideStuck compares how long records of the other partitions take while the head of one is
+// stuck for 8 s with how long they take while none is.
+func besideStuck(ctx context.Context, b *bed) ([]figure, error) {
+	const rate, partitions, n = 2000, 8, 2000 * flowSeconds
+	f := flow{partitions: partitions, at: randomly(n, rate), takes: lognormally(n, 10*time.Millisecond, 1)}
+	var p50, p99 [2]time.Duration
+	for i, head := range []time.Duration{8 * time.Second, 10 * time.Millisecond} {
+		f.takes[rate*2/partitions*partitions] = head // of partition 0, after two seconds
+		t, err := b.through(ctx, &f, &job{Workers: workers, Window: window, Timed: true})
+		if err != nil {
+			return nil, err
+		}
+		var took []time.Duration
+		for r, seen := range t.seen {
+			if r%partitions != 0 && t.arrived[r] >= settling {
+				took = append(took, seen-t.arrived[r])
+			}
+		}
+		slices.Sort(took)
+		p50[i], p99[i] = quantile(took, 0.5), quantile(took, 0.99)
+	}
+	return []figure{
+		milliseconds("p50 of the other partitions", p50[0], 0),
+		milliseconds("... while none is stuck", p50[1], 0),
+		milliseconds("p99 of the other partitions", p99[0], 0),
+		milliseconds("... while none is stuck", p99[1], 0),
+		{name: "the one against the other", value: p99[0].Seconds() / p99[1].Seconds(), most: 1.10},
 	}, nil
 }

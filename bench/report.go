@@ -13,31 +13,75 @@ import (
 	"seriatim/internal/testkafka"
 )
 
-// tableOf shows the outcomes as a table in Markdown.
+// tableOf shows the speeds of the outcomes as a table in Markdown.
 func tableOf(outcomes []outcome) string {
-	cells := [][]string{{"row", "records/s", "against", "ratio", "95 % of medians", "µs CPU", "against", "bar", ""}}
+	cells := [][]string{{"row", "records/s", "against", "ratio", "95 % of medians", "bar", ""}}
 	for _, o := range outcomes {
 		rate := func(results []result) string { return fmt.Sprintf("%.0f", medianOf(results, result.rate)) }
-		ratios := o.ratios()
-		low, high := interval(ratios)
-		between := fmt.Sprintf("%.3f-%.3f of %d", low, high, len(ratios))
-		cpu, bar, verdict := "-", "-", "-"
-		if o.b != nil {
-			cpu = fmt.Sprintf("%.2f", medianOf(o.bs, result.cpu))
-		}
+		ratio, between := spread(o.ratios(), 3)
+		bar, verdict := "-", "-"
 		if o.bar > 0 {
-			bar, verdict = fmt.Sprintf("%.2f", o.bar), "PASS"
+			bar, verdict = fmt.Sprintf("≥ %.2f", o.bar), judge(o.ratios(), o.bar, 0)
 		}
-		if o.missed() {
-			verdict = "MISS"
-		}
-		cells = append(cells, []string{
-			o.name, rate(o.as), rate(o.bs), fmt.Sprintf("%.3f", median(ratios)), between,
-			fmt.Sprintf("%.2f", medianOf(o.as, result.cpu)), cpu, bar, verdict,
-		})
+		cells = append(cells, []string{o.name, rate(o.as), rate(o.bs), ratio, between, bar, verdict})
 	}
-	return markdown(cells) + footnotes(outcomes)
+	return markdown(cells)
 }
+
+// costsOf shows what a record costs on both sides of an outcome, as such a table.
+func costsOf(outcomes []outcome) string {
+	cells := [][]string{{"row, a record", "µs CPU", "against", "ratio", "95 % of medians", "bar", "", "µs CPU of the broker", "against", "allocations", "against", "bar", "", "bytes allocated", "against"}}
+	for _, o := range outcomes {
+		line := []string{o.name, fmt.Sprintf("%.2f", medianOf(o.as, result.cpu)), "-", "-", "-", "-", "-"}
+		if o.b != nil {
+			line[2] = fmt.Sprintf("%.2f", medianOf(o.bs, result.cpu))
+			line[3], line[4] = spread(o.costs(), 2)
+		}
+		if o.mostCPU > 0 {
+			line[5], line[6] = fmt.Sprintf("≤ %.2f", o.mostCPU), judge(o.costs(), 0, o.mostCPU)
+		}
+		both := func(format string, of func(result) float64) {
+			for _, results := range [][]result{o.as, o.bs} {
+				cell := "-"
+				if v := medianOf(results, of); v > 0 {
+					cell = fmt.Sprintf(format, v)
+				}
+				line = append(line, cell)
+			}
+		}
+		both("%.2f", result.broker)
+		both("%.2f", result.allocs)
+		bar, verdict := "-", "-"
+		if o.mostAllocs > 0 {
+			bar, verdict = fmt.Sprintf("≤ %.0f", o.mostAllocs), judge(o.allocs(), 0, o.mostAllocs)
+		}
+		line = append(line, bar, verdict)
+		both("%.0f", result.bytes)
+		cells = append(cells, line)
+	}
+	return markdown(cells)
+}
+
+// spread is the median of sorted values, and the interval that holds it.
+func spread(sorted []float64, digits int) (middle, between string) {
+	low, high := interval(sorted)
+	return fmt.Sprintf("%.*f", digits, median(sorted)), fmt.Sprintf("%.*f-%.*f of %d", digits, low, digits, high, len(sorted))
+}
+
+// judge says whether sorted values keep a bar, the least or the most that they may be (0 is
+// none): by their median, or at least within the interval that holds it.
+func judge(sorted []float64, least, most float64) string {
+	m := median(sorted)
+	switch low, high := interval(sorted); {
+	case (least == 0 || m >= least) && (most == 0 || m <= most):
+		return "PASS"
+	case (least == 0 || high >= least) && (most == 0 || low <= most):
+		return "OPEN"
+	}
+	return missed
+}
+
+const missed = "MISS"
 
 func footnotes(outcomes []outcome) string {
 	var worst float64
@@ -46,9 +90,12 @@ func footnotes(outcomes []outcome) string {
 		worst = max(worst, o.foreign)
 		skipped += o.skipped
 	}
-	return fmt.Sprintf("\nOther programs used up to %s of the machine during a pair; %d pairs were repeated because they used more than %s.\n"+
-		"With less than six pairs the interval is that of all of them.\n", percent(worst), skipped, percent(most))
+	return fmt.Sprintf("Other programs used up to %s of the machine during a pair; %d pairs were repeated because they used more than %s.\n"+
+		"With less than six pairs the interval is that of all of them. %s\n", percent(worst), skipped, percent(most), verdicts)
 }
+
+// verdicts explains what judge says.
+const verdicts = "PASS: the median keeps the bar; OPEN: only the interval reaches it; MISS: all of it lies beyond."
 
 func medianOf(results []result, of func(result) float64) float64 {
 	var values []float64
@@ -92,7 +139,11 @@ func markdown(rows [][]string) string {
 }
 
 // heading says when, where and with what was measured.
-func heading(ctx context.Context) string {
+func heading(ctx context.Context, inMemory bool) string {
+	broker := "Kafka " + testkafka.Version + ", one node"
+	if inMemory {
+		broker = "a broker in memory (kfake)"
+	}
 	var text strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&text, "- %s: %s\n", name, fmt.Sprintf(format, args...))
@@ -102,7 +153,7 @@ func heading(ctx context.Context) string {
 	line("Commit", "%s", commit(ctx))
 	line("Machine", "%d x %s, %s, %s/%s %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal"),
 		runtime.GOOS, runtime.GOARCH, first("/proc/sys/kernel/osrelease"))
-	line("Versions", "Go %s, franz-go %s, Kafka %s (one node, on the same machine)", strings.TrimPrefix(runtime.Version(), "go"), version("github.com/twmb/franz-go"), testkafka.Version)
+	line("Versions", "Go %s, franz-go %s, %s (on the same machine)", strings.TrimPrefix(runtime.Version(), "go"), version("github.com/twmb/franz-go"), broker)
 	return text.String()
 }
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // A row is one comparison.
@@ -16,119 +18,18 @@ type row struct {
 	// b is what it is compared with; without it that is a rate in records a second.
 	b    *job
 	rate float64
-	bar  float64 // the least ratio of speeds; 0 is none
+	// The bars, of which 0 is none: the least ratio of speeds, the most ratio of CPU time a
+	// record, and the most allocations a record.
+	bar, mostCPU, mostAllocs float64
+	// together has both sides run at the same time, which is for those that hardly use the machine.
+	together bool
 	// pairs is how often both are measured. Six are the least that give an
 	// interval of 95 %.
 	pairs int
 	quick int // pairs in the selection of -quick; 0: it does not belong to it
 }
 
-const (
-	workers = 64
-	window  = 16384
-	// fastWindow is for transforms that take no time. At two million records a second over
-	// 6 partitions the default window holds what is emitted in 50 ms: less than a loaded broker
-	// takes to acknowledge it, and less than a transaction lasts.
-	fastWindow = 65536
-)
-
-var (
-	pass      = job{Workers: workers, Window: fastWindow}
-	lognormal = job{Workers: workers, Window: window, Latency: 10 * time.Millisecond, Sigma: 1}
-	bareLoop  = job{By: byBare}
-	askHTTP   = job{Workers: workers, Window: window, Worker: overHTTP, Most: 100_000}
-	askLines  = job{Workers: workers, Window: window, Worker: overLines, Most: 200_000}
-	onceOnly  = job{Workers: workers, Window: fastWindow, ExactlyOnce: true}
-)
-
-// rows are what is measured: the bars first, then what windows and hand-written loops come to.
-var rows = slices.Concat(bars, slow, sizing)
-
-// bars are the rows of the promises. Slow transforms take a log-normal time of mean 10 ms
-// and sigma 1. Of the rows with a stuck record the other partitions are counted.
-var bars = []row{
-	{
-		name:  "pass, 100 B / bare loop",
-		input: topic{partitions: 6, records: 1_500_000, size: 100},
-		a:     pass, b: &bareLoop, bar: 0.70, pairs: 9, quick: 3,
-	},
-	{
-		name:  "pass, 1 KiB / bare loop",
-		input: topic{partitions: 6, records: 300_000, size: 1024},
-		a:     pass, b: &bareLoop, bar: 0.85, pairs: 9,
-	},
-	{
-		name:  "pass, 100 B, exactly once / at least once",
-		input: topic{partitions: 6, records: 1_500_000, size: 100},
-		a:     onceOnly, b: &pass, bar: 0.80, pairs: 7, quick: 2,
-	},
-	{
-		name:  "pass, 1 KiB, exactly once / at least once",
-		input: topic{partitions: 6, records: 300_000, size: 1024},
-		a:     onceOnly, b: &pass, pairs: 7,
-	},
-	{
-		name:  "slow, 1 partition / 64 workers by 10 ms",
-		input: topic{partitions: 1, records: 128_000, size: 100},
-		a:     lognormal, rate: float64(workers) / 0.010, bar: 0.90, pairs: 3,
-	},
-	{
-		name:  "stuck, 1 of 8, slow / none stuck",
-		input: topic{partitions: 8, records: 16_000, size: 100},
-		a:     stuck(with(lognormal, 4096), true), b: new(stuck(with(lognormal, 4096), false)), bar: 0.95, pairs: 3,
-	},
-	{
-		name:  "stuck, 1 of 8, pass / none stuck",
-		input: topic{partitions: 8, records: 1_000_000, size: 100},
-		a:     stuck(pass, true), b: new(stuck(pass, false)), bar: 0.95, pairs: 7,
-	},
-	{
-		// All there is: with less than that the client of Kafka would have read ahead for nothing.
-		name:  "workers over HTTP / a plain client",
-		input: topic{partitions: 6, records: 50_000, size: 100},
-		a:     all(askHTTP), b: &job{Workers: workers, By: byPlain, Worker: overHTTP}, bar: 0.80, pairs: 9,
-	},
-	{
-		name:  "workers over lines / over HTTP",
-		input: topic{partitions: 6, records: 100_000, size: 100},
-		a:     askLines, b: &askHTTP, bar: 2, pairs: 7,
-	},
-	{
-		name:  "workers over HTTP, batches of 1000 / single calls",
-		input: topic{partitions: 6, records: 250_000, size: 100},
-		a:     batched(askHTTP), b: &askHTTP, bar: 10, pairs: 7,
-	},
-	{
-		name:  "workers over lines, batches of 1000 / single calls",
-		input: topic{partitions: 6, records: 250_000, size: 100},
-		a:     batched(askLines), b: &askLines, pairs: 7,
-	},
-}
-
-// all is a job that takes all there is.
-func all(j job) job {
-	j.Most = 0
-	return j
-}
-
-// batched is a job in batches of 1000, that takes all there is.
-func batched(j job) job {
-	j.Batch, j.Window = 1000, fastWindow
-	return all(j)
-}
-
-// with is a job with another window.
-func with(j job, window int) job {
-	j.Window = window
-	return j
-}
-
-// stuck is a job that waits for all partitions but the first, of which a record
-// may be stuck.
-func stuck(j job, is bool) job {
-	j.Stuck, j.Others = is, true
-	return j
-}
+func (r row) barred() bool { return r.bar > 0 || r.mostCPU > 0 || r.mostAllocs > 0 }
 
 // An outcome is a row with what was measured.
 type outcome struct {
@@ -147,9 +48,9 @@ const most = 0.10
 // machine are measured again, if again.
 func (r row) measure(ctx context.Context, b *bed, again bool) (outcome, error) {
 	o := outcome{row: r}
-	r.input.name = fmt.Sprintf("in-%d", time.Now().UnixNano())
-	progress("%s\n  filling %d partitions with %d records of %d B each\n", r.name, r.input.partitions, r.input.records, r.input.size)
-	if err := b.fill(ctx, r.input); err != nil {
+	progress("%s\n", r.name)
+	var err error
+	if r.input.name, err = b.input(ctx, r.input); err != nil {
 		return o, err
 	}
 	for try := 0; len(o.as) < r.pairs; try++ {
@@ -173,11 +74,25 @@ func (r row) measure(ctx context.Context, b *bed, again bool) (outcome, error) {
 		progress("  %9.0f/s %6.2f µs CPU  against  %9.0f/s %6.2f µs  = %.3f  (others used %s) %s\n",
 			first.rate(), first.cpu(), second.rate(), second.cpu(), first.rate()/second.rate(), percent(foreign), verdict)
 	}
-	return o, b.remove(ctx, r.input.name)
+	return o, nil
 }
 
 // pair measures both sides once.
 func (r row) pair(ctx context.Context, b *bed, check bool) (first, second result, err error) {
+	if r.together {
+		var group errgroup.Group
+		group.Go(func() (err error) {
+			first, err = r.once(ctx, b, r.a, check)
+			return err
+		})
+		group.Go(func() (err error) {
+			second, err = r.once(ctx, b, *r.b, check)
+			return err
+		})
+		err = group.Wait()
+		first.Broker, second.Broker = 0, 0 // nobody knows for whom
+		return first, second, err
+	}
 	if first, err = r.once(ctx, b, r.a, check); err != nil {
 		return first, second, err
 	}
@@ -190,7 +105,7 @@ func (r row) pair(ctx context.Context, b *bed, check bool) (first, second result
 
 // once runs a job into a topic of its own.
 func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error) {
-	j.Brokers, j.In = b.cluster.Brokers(), r.input.name
+	j.Brokers, j.In = b.brokers, r.input.name
 	j.Out = fmt.Sprintf("out-%d", time.Now().UnixNano())
 	j.Group = j.Out
 	want := r.input.counts()
@@ -204,40 +119,66 @@ func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error
 		j.Records = j.Most
 	}
 	if j.Worker == overHTTP {
-		url, end, err := startSelf(ctx, workerCommand, "http")
+		url, _, end, err := startSelf(ctx, workerCommand, "http")
 		if err != nil {
 			return result{}, err
 		}
 		defer end()
 		j.URL = url
 	}
-	j.Size = r.input.size
+	j.Size, j.Codec = r.input.size, r.input.codec
 	if err := b.create(ctx, j.Out, r.input.partitions); err != nil {
+		return result{}, err
+	}
+	before, err := b.brokerCPU()
+	if err != nil {
 		return result{}, err
 	}
 	measured, err := j.spawn(ctx)
 	if err != nil {
 		return result{}, err
 	}
+	after, err := b.brokerCPU()
+	if err != nil {
+		return result{}, err
+	}
+	measured.Broker = after - before
 	if j.Most == 0 && j.By != byPool && j.By != byPlain && (check || j.By == "" && j.Latency > 0) {
-		if err := b.verify(ctx, j.Out, want, j.ExactlyOnce); err != nil {
+		if err := b.verify(ctx, j.Out, want, j.ExactlyOnce || j.By == bySession); err != nil {
 			return result{}, err
 		}
 	}
 	return measured, b.remove(ctx, j.Out)
 }
 
-// ratios are the speeds of the pairs compared, ascending.
-func (o outcome) ratios() []float64 {
+// ratios are the speeds of the pairs compared, ascending; costs their CPU times a record.
+func (o outcome) ratios() []float64 { return o.compare(result.rate) }
+func (o outcome) costs() []float64  { return o.compare(result.cpu) }
+
+func (o outcome) compare(of func(result) float64) []float64 {
 	var ratios []float64
 	for i := range o.as {
-		ratios = append(ratios, o.as[i].rate()/o.bs[i].rate())
+		ratios = append(ratios, of(o.as[i])/of(o.bs[i]))
 	}
 	slices.Sort(ratios)
 	return ratios
 }
 
-func (o outcome) missed() bool { return o.bar > 0 && median(o.ratios()) < o.bar }
+// allocs are those a record of the first side, ascending.
+func (o outcome) allocs() []float64 {
+	var allocs []float64
+	for _, r := range o.as {
+		allocs = append(allocs, r.allocs())
+	}
+	slices.Sort(allocs)
+	return allocs
+}
+
+func (o outcome) missed() bool {
+	return judge(o.ratios(), o.bar, 0) == missed ||
+		o.mostCPU > 0 && judge(o.costs(), 0, o.mostCPU) == missed ||
+		judge(o.allocs(), 0, o.mostAllocs) == missed
+}
 
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))

@@ -29,5 +29,8 @@ var sizing = func() []row {
 			add(by, hand)
 		}
 	}
-	return rows
+	one := job{Workers: workers, Latency: 10 * time.Millisecond, Most: 500, By: byOne}
+	pool := with(one, window)
+	pool.By, pool.Most = byPool, 0
+	return append(rows, row{name: "sizing, sigma 0.0, " + byOne + " / pool", input: topic{partitions: 1, records: 32_000, size: 100}, a: one, b: &pool, pairs: 1})
 }()

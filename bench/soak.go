@@ -51,7 +51,7 @@ func soak(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	bed, err := newBed(ctx)
+	bed, err := newBed(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func soak(ctx context.Context, args []string) error {
 		return err
 	}
 	defer worker.server.Close()
-	program, stop, err := startProgram(ctx, fmt.Sprintf(soakConfig, bed.cluster.Brokers()[0], windowMiB, worker.url))
+	program, stop, err := startProgram(ctx, fmt.Sprintf(soakConfig, bed.brokers[0], windowMiB, worker.url))
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ type soaking struct {
 // feed keeps every partition soakLead records ahead of its output, and reports
 // every ten seconds. It fails when the partitions that are not stuck stop.
 func (s *soaking) feed(ctx context.Context, length time.Duration) error {
-	client, err := s.bed.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(soakIn))
+	client, err := s.bed.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(soakIn))
 	if err != nil {
 		return err
 	}

@@ -127,19 +127,19 @@ func workOverLines() error {
 }
 
 // startSelf starts this program again, which says in its first line where it listens.
-func startSelf(ctx context.Context, args ...string) (address string, end func(), err error) {
+func startSelf(ctx context.Context, args ...string) (address string, pid int, end func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	address, err = bufio.NewReader(out).ReadString('\n')
 	end = func() {
@@ -148,9 +148,9 @@ func startSelf(ctx context.Context, args ...string) (address string, end func(),
 	}
 	if err != nil {
 		end()
-		return "", nil, fmt.Errorf("%q ended without a word: %w", args, err)
+		return "", 0, nil, fmt.Errorf("%q ended without a word: %w", args, err)
 	}
-	return strings.TrimSpace(address), end, nil
+	return strings.TrimSpace(address), cmd.Process.Pid, end, nil
 }
 
 // ask returns a transform that asks the worker, and what ends it.
