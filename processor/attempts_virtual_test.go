@@ -337,3 +337,43 @@ func TestKilledInAnOutage(t *testing.T) {
 		})
 	}
 }
+
+// A record that was rejected because it alone met an outage has survived that attempt: a crash in the
+// next one is the first that it may be blamed for, and so is not enough.
+func TestWhoWasRejectedInAnOutageIsNotBlamedForIt(t *testing.T) {
+	stateful(t, 1, func(b *bed) {
+		b.produce("in", 0, 0, 1)
+		opts, wire := b.mortal("one")
+		opts.Retry.Attempts = 2
+		dies := make(chan struct{})
+		one := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			switch {
+			case in.Offset > 0:
+				return passOn(ctx, in, out)
+			case in.Attempt == 1:
+				return errWrongDeployment
+			}
+			close(dies)
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+		b.eventually("the outage is told", func() bool { return b.status(one).Attempts["deployment"] > 0 })
+		b.produce("in", 0, 1, 5) // for probes to compare it with
+		b.holds(one, "alone gets this answer")
+		b.decides(one, processor.Decision{Verdict: processor.RetryIt})
+		<-dies
+		wire.cut()
+		opts, _ = b.mortal("two")
+		opts.Retry.Attempts = 2
+		two := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("it is done, or held", func() bool {
+			s := b.status(two)
+			for _, p := range s.Partitions {
+				for _, h := range p.Held {
+					b.t.Fatalf("it is held again: %s, though one attempt alone was cut off", h.Reason)
+				}
+			}
+			return b.committed(0) == 5
+		})
+	})
+}

@@ -27,7 +27,7 @@ func (l *loop) keepHold(t *tenure, seq resequence.Seq) {
 	if known := t.memory.Records[s.record.Offset]; known != nil && known.Attempts != nil && known.Attempts.Hold != nil && known.Attempts.Hold.Since.Equal(h.since) {
 		return
 	}
-	a := l.attemptsOf(t, s, s.begun)
+	a := l.attemptsOf(t, s, s.begun, s.begun)
 	a.Hold = &journal.Hold{Since: h.since, Why: h.why.String(), Reason: journal.Text(h.what)}
 	k.written = max(k.written, s.begun)
 	l.keep(t, "hold", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(a), nil)

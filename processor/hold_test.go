@@ -191,3 +191,28 @@ func TestHeldRecordIsAttemptedAgainElsewhere(t *testing.T) {
 		b.inOrder(0, 0, 10)
 	})
 }
+
+// A person grants so many attempts, and no more: also where the record had some left when it was held.
+func TestRetryGrantsWhatItSays(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		var attempts []int
+		opts := b.options()
+		opts.Retry = processor.Retries{Attempts: 5, Initial: time.Millisecond}
+		r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, _ *processor.Outputs) error {
+			attempts = append(attempts, in.Attempt)
+			if in.Attempt == 1 {
+				return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
+			}
+			return errors.New("down")
+		}))
+		b.produce("in", 0, 0, 1)
+		b.holds(r, "was rejected")
+		b.decides(r, processor.Decision{Verdict: processor.RetryIt})
+		b.holds(r, "failed 2 times")
+		b.decides(r, processor.Decision{Verdict: processor.RetryIt, Attempts: 2})
+		b.holds(r, "failed 4 times")
+		if want := []int{1, 2, 3, 4}; !slices.Equal(attempts, want) {
+			b.t.Errorf("the attempts are %v, want %v", attempts, want)
+		}
+	})
+}

@@ -40,7 +40,7 @@ type memory struct {
 // kept is what the state topic has of a record, beside its slot.
 type kept struct {
 	written, durable int32 // attempts: counted, and acknowledged
-	failed           int32 // attempts that ended with a failure
+	cut              int32 // attempts in which processes before this one have ended
 	due              bool  // it is lined up when its count is acknowledged
 	value            string
 }
@@ -241,7 +241,7 @@ func (l *loop) lineUp(t *tenure, seq resequence.Seq) {
 	s := t.window.Slot(seq)
 	if k := t.keep(s); k != nil && l.suspect(s) {
 		s.state = backoff
-		l.suspects.waiting = append(l.suspects.waiting, candidate{t, seq, k, k.failed})
+		l.suspects.waiting = append(l.suspects.waiting, candidate{t, seq, k, s.ended()})
 		return
 	}
 	l.count(t, seq)
@@ -265,7 +265,7 @@ func (l *loop) count(t *tenure, seq resequence.Seq) {
 	}
 	k.written = s.begun + 1
 	n := k.written
-	l.keep(t, "attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, n)), func() {
+	l.keep(t, "attempts", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, n, s.begun)), func() {
 		k.durable = max(k.durable, n)
 		if s := t.window.Slot(seq); k.due && t.phase == open && s != nil && s.kept == k {
 			k.due = false
@@ -291,21 +291,21 @@ func (l *loop) restate(t *tenure, s *slot, begun int32) {
 		l.erase(key)
 		return
 	}
-	l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun)), nil)
+	l.write("attempts", key, journal.Encode(l.attemptsOf(t, s, begun, begun)), nil)
 }
 
 // keepNote writes what an attempt has noted, together with the attempt, which runs.
 func (l *loop) keepNote(t *tenure, s *slot) {
 	if k := t.keep(s); k != nil && !t.memory.fenced && !l.stateLog.crowded() {
 		k.written = max(k.written, s.begun)
-		l.write("note", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun)), nil)
+		l.write("note", t.ownKey(l, s.record.Offset, journal.KindAttempts), journal.Encode(l.attemptsOf(t, s, s.begun, s.begun-1)), nil)
 	}
 }
 
-// attemptsOf is what is written of a record with so many attempts.
-func (l *loop) attemptsOf(t *tenure, s *slot, begun int32) journal.Attempts {
+// attemptsOf is what is written of a record with so many attempts, of which so many have ended.
+func (l *loop) attemptsOf(t *tenure, s *slot, begun, ended int32) journal.Attempts {
 	a := journal.Attempts{
-		Generation: t.memory.generation, TopicID: t.idText(), Epoch: &s.record.LeaderEpoch, Begun: begun, Failed: s.kept.failed, Granted: s.granted, First: l.now,
+		Generation: t.memory.generation, TopicID: t.idText(), Epoch: &s.record.LeaderEpoch, Begun: begun, Failed: ended - s.kept.cut, Granted: s.granted, First: l.now,
 		Note: s.noteText(), Value: s.kept.value,
 	}
 	if s.first != 0 {
@@ -323,8 +323,8 @@ func (l *loop) succeeded(t *tenure, s *slot) {
 	if s.kept == nil || s.kept.written == 0 || t.memory.fenced {
 		return
 	}
+	s.kept.cut = 0
 	if s.kept.value != "" { // which a person gave it, and which stays
-		s.kept.failed = 0
 		l.restate(t, s, 0)
 		return
 	}
@@ -372,7 +372,7 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 		return
 	}
 	a := known.Attempts
-	s.kept = &kept{written: a.Begun, durable: a.Begun, failed: a.Failed, value: a.Value}
+	s.kept = &kept{written: a.Begun, durable: a.Begun, cut: a.Begun - a.Failed, value: a.Value}
 	s.begun, s.granted = a.Begun, a.Granted
 	s.first = int64(a.First.Sub(l.epoch))
 	if a.Note != "" {
@@ -391,12 +391,12 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 		if offset := s.record.Offset; known.Decision != nil {
 			l.at(l.now, func() { l.carryOut(t, offset) })
 		}
-	case a.Begun >= max(a.Granted, int32(l.opts.Retry.Attempts)) && a.Begun > a.Failed+1:
+	case a.Begun >= l.allowed(s) && s.kept.cut > 1:
 		// The last one was alone. Failures by themselves say nothing: what they exhaust is held,
 		// or done, and others were shared with a batch.
 		s.state, s.failed = backoff, nil
 		s.remember(l.now, errCutOff)
-		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("was attempted %d times, %d of which seriatim did not survive", a.Begun, a.Begun-a.Failed))
+		l.exhausted(t, seq, reasonAttempts, fmt.Sprintf("was attempted %d times, %d of which seriatim did not survive", a.Begun, s.kept.cut))
 	default:
 		l.tryWithCare(t, seq)
 	}

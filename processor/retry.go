@@ -74,17 +74,14 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 		if !seeded.Bug("outage-uses-attempts-up") {
 			s.begun-- // it says nothing about the record
 		}
-		l.uncount(t, s)
 		t.again(seq)
+		l.uncount(t, s)
 		l.misdeployed(t, seq, f)
 		return
 	}
 	l.vindicated(t, seq)
-	if k := t.keep(s); k != nil {
-		k.failed++
-	}
 	elapsed := l.age(s.first)
-	usedUp := s.begun >= max(s.granted, int32(l.opts.Retry.Attempts))
+	usedUp := s.begun >= l.allowed(s)
 	tooLong := l.opts.Retry.MaxElapsed > 0 && elapsed >= l.opts.Retry.MaxElapsed
 	switch {
 	case !alone && f.Kind == Reject:
@@ -110,6 +107,14 @@ func (l *loop) failed(t *tenure, c *chunk, a *attempt, draw float64) {
 			}
 		})
 	}
+}
+
+// allowed is how many attempts a record may have: what a person has granted, if one did.
+func (l *loop) allowed(s *slot) int32 {
+	if s.granted > 0 {
+		return s.granted
+	}
+	return int32(l.opts.Retry.Attempts)
 }
 
 func resultOf(k Kind) result {

@@ -146,6 +146,14 @@ type slot struct {
 	kept     *kept     // in the state topic; nil: nothing
 }
 
+// ended is how many attempts that count have ended.
+func (s *slot) ended() int32 {
+	if s.state == running {
+		return s.begun - 1
+	}
+	return s.begun
+}
+
 type slotState uint8
 
 const (

@@ -26,13 +26,12 @@ type candidate struct {
 	tenure *tenure
 	seq    resequence.Seq
 	kept   *kept
-	failed int32 // attempts with a failure when its trial began
+	ended  int32 // attempts, when its trial began
 }
 
 // suspect reports whether the next attempt at a record must be alone: see trial.
 func (l *loop) suspect(s *slot) bool {
-	cut := s.begun - s.kept.failed
-	return cut >= 2 || cut == 1 && s.begun+1 >= max(s.granted, int32(l.opts.Retry.Attempts))
+	return s.kept.cut >= 2 || s.kept.cut == 1 && s.begun+1 >= l.allowed(s)
 }
 
 // tryWithCare puts a record that was just admitted in the line where it belongs.
@@ -44,7 +43,7 @@ func (l *loop) tryWithCare(t *tenure, seq resequence.Seq) {
 		l.lineUp(t, seq)
 		return
 	}
-	t.memory.care.waiting = append(t.memory.care.waiting, candidate{t, seq, k, k.failed})
+	t.memory.care.waiting = append(t.memory.care.waiting, candidate{t, seq, k, s.ended()})
 	l.careful[t] = struct{}{}
 }
 
@@ -102,5 +101,5 @@ func (c candidate) over() bool {
 		return true
 	}
 	s := t.window.Slot(c.seq)
-	return s == nil || s.kept != c.kept || c.kept.failed > c.failed || s.state == complete || s.state == held || s.state == settled
+	return s == nil || s.kept != c.kept || s.ended() > c.ended || s.state == complete || s.state == held || s.state == settled
 }
