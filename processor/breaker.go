@@ -1,10 +1,12 @@
 package processor
 
 import (
+	"crypto/rand"
 	"fmt"
 	"math"
 	"time"
 
+	"seriatim/internal/journal"
 	"seriatim/resequence"
 )
 
@@ -157,18 +159,33 @@ func (l *loop) judged(t *tenure, seq resequence.Seq, answered bool) {
 	}
 }
 
-// closeBreaker dead-letters what was held because of it, and goes on.
+// closeBreaker has what was held because of it dead-lettered, and goes on.
 func (l *loop) closeBreaker() {
 	l.log.Info("records are answered again; the pipeline goes on", "paused", l.now.Sub(l.breaker.since).Round(time.Second))
 	l.breaker = newBreaker(l.breaker.Breaker)
 	l.hedger.again()
 	for _, t := range l.tenures {
-		for seq, h := range t.holds {
-			if h.diverted && t.phase == open && t.window.Slot(seq).state == held {
-				l.fillWith(t, seq, l.lastResort(t, seq))
-			}
+		for seq := range t.holds {
+			l.divertBack(t, seq)
 		}
-		l.budget.account(t)
-		l.advance(t)
 	}
+}
+
+// divertBack has a record dead-lettered that was held because of the breaker. With a state topic that is
+// one decision among others: a person may have made an earlier one that has not been read yet.
+func (l *loop) divertBack(t *tenure, seq resequence.Seq) {
+	s := t.window.Slot(seq)
+	if !t.holds[seq].diverted || t.phase != open || s.state != held {
+		return
+	}
+	if t.memory == nil {
+		l.fillHeld(t, seq, l.lastResort(t, seq))
+		return
+	}
+	known := t.memory.Records[s.record.Offset]
+	if known == nil || !known.Held() || t.memory.fenced {
+		return // the hold has not come back yet: see learn
+	}
+	key := t.key(l, s.record.Offset, journal.KindDecision, rand.Text())
+	l.keep(t, "decision", key, journal.Encode(journal.Decision{Decision: DeadLetterIt.String(), Reason: "the breaker has closed"}), nil)
 }

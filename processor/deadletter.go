@@ -59,7 +59,7 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 		return
 	}
 	if l.opts.OnExhausted == Hold || l.diverts(s, why) {
-		l.hold(t, seq, why, what, l.now)
+		l.hold(t, seq, why, what, l.now, l.opts.OnExhausted != Hold)
 		return
 	}
 	switch o := l.instead(t, seq, why, what); {

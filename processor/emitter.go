@@ -321,12 +321,12 @@ func (l *loop) acceptable(t *tenure, s *slot, seq resequence.Seq) bool {
 			return false
 		case o.dead:
 			s.remember(l.now, fmt.Errorf("%s does not take it: %w", o.record.Topic, err))
-			l.bar(t, seq, "has nowhere to go")
+			l.bar(t, seq, "has nowhere to go", false)
 			return false
 		default:
 			s.remember(l.now, fmt.Errorf("%s does not take its output: %w", o.record.Topic, err))
 			if l.opts.OnExhausted == Hold || l.diverts(s, reasonOutput) {
-				l.bar(t, seq, "has an output that its topic does not take")
+				l.bar(t, seq, "has an output that its topic does not take", l.opts.OnExhausted != Hold)
 				return false
 			}
 			s.outputs, s.pending = l.instead(t, seq, reasonOutput, "has an output that its topic does not take"), 0

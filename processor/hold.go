@@ -110,7 +110,7 @@ func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
 
 // bar holds a record that is released and would be emitted next, but for a topic that does
 // not take what is to be emitted of it.
-func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
+func (l *loop) bar(t *tenure, seq resequence.Seq, what string, diverted bool) {
 	s := t.window.Slot(seq)
 	size := recordSize(s.record)
 	s.outputs, s.pending = nil, 0
@@ -123,16 +123,15 @@ func (l *loop) bar(t *tenure, seq resequence.Seq, what string) {
 	if t.memory != nil && !t.memory.fenced {
 		l.eraseAll(t, s, journal.KindReply) // else the next owner would use that, and not know of the hold
 	}
-	l.hold(t, seq, reasonOutput, what, l.now)
+	l.hold(t, seq, reasonOutput, what, l.now, diverted)
 }
 
-// hold keeps an exhausted record until a person decides.
-func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string, since time.Time) {
+// hold keeps an exhausted record until a person decides, or the breaker closes if that has diverted it.
+func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string, since time.Time, diverted bool) {
 	s := t.window.Slot(seq)
 	s.state = held
 	h := t.holdOf(seq)
-	h.since, h.why, h.what = since, why, what
-	h.diverted = l.opts.OnExhausted == DeadLetter && l.breaker.paused()
+	h.since, h.why, h.what, h.diverted = since, why, what, diverted
 	l.keepHold(t, seq)
 	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
 		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)

@@ -137,6 +137,10 @@ func (l *loop) learn(t *tenure, r *read) {
 		l.erase(r.record.Key)
 	case effect == journal.Won:
 		l.carryOut(t, r.record.Offset)
+	default:
+		if seq, held := t.heldAt(r.record.Offset); held && !l.breaker.paused() {
+			l.divertBack(t, seq) // if it had to wait for its hold to be read
+		}
 	}
 }
 
@@ -387,7 +391,7 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	switch {
 	case a.Hold != nil:
 		s.remembered(l.now)
-		l.hold(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason, a.Hold.Since)
+		l.hold(t, seq, reasonOf(a.Hold.Why), a.Hold.Reason, a.Hold.Since, false)
 		if offset := s.record.Offset; known.Decision != nil {
 			l.at(l.now, func() { l.carryOut(t, offset) })
 		}
