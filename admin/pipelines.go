@@ -16,6 +16,8 @@ type Pipeline struct {
 	Status func(context.Context) (processor.Status, error)
 	// Decide is its Decide method; it must return when its context ends.
 	Decide func(context.Context, processor.Decision) error
+	// CloseBreaker is its CloseBreaker method, likewise.
+	CloseBreaker func(ctx context.Context, reason string) error
 }
 
 // answerTimeout is how long a pipeline may take to tell its status. It needs

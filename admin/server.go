@@ -68,6 +68,7 @@ func (s *Server) Handler(host string) http.Handler {
 	mux.HandleFunc("GET /api/v1/pipelines", s.listPipelines)
 	mux.HandleFunc("GET /api/v1/held", s.listHeld)
 	mux.HandleFunc("POST /api/v1/held", s.decide)
+	mux.HandleFunc("POST /api/v1/breaker", s.closeBreaker)
 	return secureHeaders(onlyHost(host, http.NewCrossOriginProtection().Handler(mux)))
 }
 

@@ -1,7 +1,9 @@
 package processor
 
 import (
+	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -111,15 +113,14 @@ func (l *loop) diverts(s *slot, why reason) bool {
 		b.reason = fmt.Sprintf("%d of %d records within %v are dead letters, more than %.4g %%", dead, all, b.Over, 100*b.Ratio)
 		l.log.Error("too many records are exhausted: the pipeline pauses, further ones are held, and one record at a time is tried",
 			"reason", b.reason, "err", s.failed.err)
-		l.at(l.now.Add(b.wait), l.try)
+		l.at(l.now.Add(b.wait), func() { l.try(b) })
 	}
 	return true
 }
 
 // try dispatches one record while the breaker is open.
-func (l *loop) try() {
-	b := l.breaker
-	if !b.open || b.trying {
+func (l *loop) try(b *breaker) {
+	if l.breaker != b || b.trying {
 		return
 	}
 	if l.outage == nil && l.sched.free > 0 {
@@ -134,7 +135,7 @@ func (l *loop) try() {
 			}
 		}
 	}
-	l.at(l.now.Add(noTrial), l.try)
+	l.at(l.now.Add(noTrial), func() { l.try(b) })
 }
 
 // judged takes the outcome of an attempt, which may be the trial that runs.
@@ -144,24 +145,44 @@ func (l *loop) judged(t *tenure, seq resequence.Seq, answered bool) {
 		return
 	}
 	b.trying = false
-	switch {
-	case !b.open:
-	case !answered:
+	wait := time.Duration(0)
+	if !answered {
 		b.streak = 0
 		b.wait = min(2*b.wait, max(b.Over, firstTrial))
-		l.at(l.now.Add(b.wait), l.try)
-	default:
-		if b.streak++; b.streak >= b.enough() {
-			l.closeBreaker()
-			return
-		}
-		l.at(l.now, l.try)
+		wait = b.wait
+	} else if b.streak++; b.streak >= b.enough() {
+		l.log.Info("records are answered again; the pipeline goes on", "paused", l.now.Sub(b.since).Round(time.Second))
+		l.closeBreaker()
+		return
 	}
+	l.at(l.now.Add(wait), func() { l.try(b) })
+}
+
+// ErrBreakerClosed is returned where there is nothing to close.
+var ErrBreakerClosed = errors.New("the breaker is not open here")
+
+// CloseBreaker has the pipeline go on at once, as if the worker had answered: for a person who knows
+// that it is mended, or that the records are bad. What was held because of the breaker is dead-lettered, and
+// counting begins anew. The error is [ErrBreakerClosed] if it is not open, also as there is none; each
+// instance has its own. The reason, for the log, is required. It is safe for use by many goroutines.
+func (p *Pipeline) CloseBreaker(ctx context.Context, reason string) error {
+	l := p.loop.Load()
+	return l.ask(ctx, func() error {
+		switch b := l.breaker; {
+		case reason == "":
+			return errors.New("closing the breaker needs a reason")
+		case !b.paused():
+			return ErrBreakerClosed
+		default:
+			l.log.Warn("somebody has closed the breaker; the pipeline goes on", "reason", reason, "paused", l.now.Sub(b.since).Round(time.Second))
+			l.closeBreaker()
+			return nil
+		}
+	}, ErrBreakerClosed)
 }
 
 // closeBreaker has what was held because of it dead-lettered, and goes on.
 func (l *loop) closeBreaker() {
-	l.log.Info("records are answered again; the pipeline goes on", "paused", l.now.Sub(l.breaker.since).Round(time.Second))
 	l.breaker = newBreaker(l.breaker.Breaker)
 	l.hedger.again()
 	for _, t := range l.tenures {

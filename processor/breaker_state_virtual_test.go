@@ -115,3 +115,48 @@ func TestBreakerLeavesOtherHolds(t *testing.T) {
 		}
 	})
 }
+
+// A person closes the breaker, once, though no row of records is answered: what was held goes to the
+// topic, and the pipeline goes on, until there are too many dead letters again.
+func TestPersonClosesTheBreaker(t *testing.T) {
+	for _, state := range []bool{false, true} {
+		t.Run(fmt.Sprint("state topic ", state), func(t *testing.T) {
+			stateful(t, 1, func(b *bed) {
+				b.create("dead", 1, nil)
+				opts := b.options()
+				if state {
+					opts.StateTopic = "state"
+				}
+				opts.Workers = 1
+				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+				opts.Breaker = processor.Breaker{Ratio: 0.1}
+				r := b.run(opts, processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
+					return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
+				}))
+				ctx := context.Background()
+				b.produce("in", 0, 0, 15)
+				b.eventually("the breaker is open", func() bool { return b.status(r).BreakerOpen })
+				if err := r.CloseBreaker(ctx, ""); err == nil || !b.status(r).BreakerOpen {
+					b.t.Errorf("without a reason: %v, and it is open: %v", err, b.status(r).BreakerOpen)
+				}
+				if err := r.CloseBreaker(ctx, "a test"); err != nil {
+					b.t.Errorf("closing it: %v", err)
+				}
+				b.patience = 3 * time.Second // no trial comes so early
+				b.caughtUp(1)
+				if err := r.CloseBreaker(ctx, "a test"); !errors.Is(err, processor.ErrBreakerClosed) {
+					b.t.Errorf("closing it again: %v, want ErrBreakerClosed", err)
+				}
+				b.produce("in", 0, 15, 25)
+				b.eventually("the breaker is open again", func() bool { return b.status(r).BreakerOpen })
+				if dead := b.values("dead", 0); len(dead) != 19 {
+					b.t.Errorf("dead letters are %v, want 19", dead)
+				}
+				b.stop(r)
+				if err := r.CloseBreaker(ctx, "a test"); !errors.Is(err, processor.ErrBreakerClosed) {
+					b.t.Errorf("after the end: %v, want ErrBreakerClosed", err)
+				}
+			})
+		})
+	}
+}

@@ -97,12 +97,17 @@ func (p *Pipeline) Decide(ctx context.Context, d Decision) error {
 	if l.stateLog != nil {
 		return p.propose(ctx, l, d)
 	}
+	return l.ask(ctx, func() error { return l.decideHeld(d) }, ErrNotHeld)
+}
+
+// ask has the loop do what a person wants. If the loop has ended that is an error.
+func (l *loop) ask(ctx context.Context, call func() error, ended error) error {
 	answer := make(chan error, 1)
 	select {
-	case l.calls <- func() { answer <- l.decideHeld(d) }:
+	case l.calls <- func() { answer <- call() }:
 		return <-answer
 	case <-l.stopped:
-		return ErrNotHeld
+		return ended
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

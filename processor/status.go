@@ -181,7 +181,7 @@ func (l *loop) status() Status {
 		s.BreakerOpen = true
 		s.Problems = append(s.Problems, Problem{
 			Scope: "dead_letter",
-			Reason: fmt.Sprintf("too many records are exhausted: %s; nothing is dispatched, and those are held (seriatim held); one record at a time is tried, and with %d answered in a row it goes on (now %d)",
+			Reason: fmt.Sprintf("too many records are exhausted: %s; nothing is dispatched, and those are held (seriatim held); one record at a time is tried, and with %d answered in a row it goes on (now %d), or with seriatim breaker close",
 				b.reason, b.enough(), b.streak),
 			Since: b.since,
 		})

@@ -20,8 +20,8 @@ import (
 	"seriatim/admin"
 )
 
-// heldTimeout bounds one request to an instance, which answers within a second.
-const heldTimeout = 10 * time.Second
+// adminTimeout bounds one request to an instance, which answers within a second.
+const adminTimeout = 10 * time.Second
 
 func heldCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -38,7 +38,7 @@ several decisions about one record the first one wins.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var url string
-	cmd.PersistentFlags().StringVar(&url, "admin", "http://127.0.0.1:8080", "`URL` of the instance's admin.listen")
+	adminFlag(cmd, &url)
 	cmd.AddCommand(heldListCommand(&url), heldShowCommand(&url))
 	for _, d := range []struct{ use, short, decision string }{
 		{"retry", "Attempt the record again", "retry"},
@@ -49,6 +49,11 @@ several decisions about one record the first one wins.`,
 		cmd.AddCommand(heldDecisionCommand(&url, d.use, d.short, d.decision))
 	}
 	return cmd
+}
+
+// adminFlag is the address of an instance, of a command and those below.
+func adminFlag(cmd *cobra.Command, url *string) {
+	cmd.PersistentFlags().StringVar(url, "admin", "http://127.0.0.1:8080", "`URL` of the instance's admin.listen")
 }
 
 func heldListCommand(url *string) *cobra.Command {
@@ -118,7 +123,7 @@ func heldDecisionCommand(url *string, use, short, decision string) *cobra.Comman
 					return err
 				}
 			}
-			if err := postDecision(cmd.Context(), *url, d); err != nil {
+			if err := postAdmin(cmd.Context(), *url, "held", d); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", args[0], strings.ReplaceAll(d.Decision, "_", " "))
@@ -199,23 +204,24 @@ func parseName(name string, d *admin.Decision) error {
 
 func fetchHeld(ctx context.Context, url string) (admin.Held, error) {
 	var held admin.Held
-	err := callAdmin(ctx, http.MethodGet, url, nil, &held)
+	err := callAdmin(ctx, http.MethodGet, url, "held", nil, &held)
 	return held, err
 }
 
-func postDecision(ctx context.Context, url string, d admin.Decision) error {
-	body, err := json.Marshal(d)
+// postAdmin asks an instance to do something.
+func postAdmin(ctx context.Context, url, what string, request any) error {
+	body, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
-	return callAdmin(ctx, http.MethodPost, url, body, nil)
+	return callAdmin(ctx, http.MethodPost, url, what, body, nil)
 }
 
 // callAdmin asks an instance; a refusal is the error that it tells.
-func callAdmin(ctx context.Context, method, url string, body []byte, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+func callAdmin(ctx context.Context, method, url, what string, body []byte, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(url, "/")+"/api/v1/held", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(url, "/")+"/api/v1/"+what, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}

@@ -83,7 +83,7 @@ workers, and emits the results strictly in the order of their source offsets.`,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(runCommand(), demoCommand(), heldCommand(), validateCommand(), configCommand(), schemaCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), heldCommand(), breakerCommand(), validateCommand(), configCommand(), schemaCommand(), versionCommand())
 	ranCommand(root)
 	return root
 }

@@ -102,7 +102,7 @@ func (p *process) addPipelines(cfg config.Config, metrics *admin.Metrics) error 
 func (p *process) shown() []admin.Pipeline {
 	shown := make([]admin.Pipeline, len(p.pipelines))
 	for i, pl := range p.pipelines {
-		shown[i] = admin.Pipeline{Name: pl.name, Status: pl.Status, Decide: pl.Decide}
+		shown[i] = admin.Pipeline{Name: pl.name, Status: pl.Status, Decide: pl.Decide, CloseBreaker: pl.CloseBreaker}
 	}
 	return shown
 }
