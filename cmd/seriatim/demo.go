@@ -94,6 +94,9 @@ func demoOwn(ctx context.Context, broker *kafka.Embedded, paths []string, opts d
 			Output: c.Output.Topic, Provenance: c.Output.Provenance,
 			Status: p.pipelines[i].Status,
 		}
+		if c.DeadLetter != nil {
+			pipelines[i].DeadLetter = c.DeadLetter.Topic
+		}
 	}
 	run := func(ctx context.Context) error { return p.run(ctx, nil) }
 	return demo.Own(ctx, broker, pipelines, run, p.addresses(), opts)

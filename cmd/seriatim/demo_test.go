@@ -80,6 +80,8 @@ pipelines:
     input: {topics_regex: 'in\.(.+)', start: earliest}
     transform: {simulate: {latency: 100ms}}
     output: {topic: 'out.{1}'}
+    on_exhausted: dead_letter
+    dead_letter: {topic: orders.dead}
 `)
 	out, log := new(lockedBuffer), new(lockedBuffer)
 	code := make(chan int, 1)
@@ -94,7 +96,7 @@ pipelines:
 		t.Errorf("exit code %d, want 0", got)
 	}
 	for _, want := range []string{
-		`The kafka section of your configuration is ignored: a broker inside this process holds in\.demo, out\.demo,`,
+		`The kafka section of your configuration is ignored: a broker inside this process holds in\.demo, orders\.dead, out\.demo,`,
 		`(?m)^orders: [1-9]\d* records, [1-9]\d* outputs, 0 out of order; latency (0\.\d s|\d+ ms)$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {

@@ -25,6 +25,7 @@ type OwnPipeline struct {
 	Regex      *regexp.Regexp // which matches whole names
 	Output     string         // a name, with {topic} and {1} to {9}
 	Provenance bool           // outputs tell their source
+	DeadLetter string         // topic; empty is none
 
 	Status func(context.Context) (processor.Status, error)
 }
@@ -97,6 +98,9 @@ func (o *own) plan(pipelines []OwnPipeline) error {
 		inputs = append(inputs, in...)
 		for _, topic := range slices.Concat(in, out) {
 			o.topics[topic] = partitions
+		}
+		if p.DeadLetter != "" {
+			o.topics[p.DeadLetter] = partitions
 		}
 		slices.Sort(out)
 		for _, topic := range slices.Compact(out) {
