@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,8 +27,11 @@ type memory struct {
 	at    int32  // partition of the state topic
 	next  int64  // offset in it from which on nothing is known
 	ready bool
-	// generation is ours once ready: higher than that of any owner before.
+	// generation is ours once ready: higher than that of any owner before. It is raised if one
+	// of them turns up later; what we wrote before that has those in former.
 	generation int64
+	former     []int64
+	past       map[string]bool // the names of the markers of owners before
 	// unclean says that the process of an earlier tenure has ended in the midst of it:
 	// one of the records that were in flight may have killed it.
 	unclean bool
@@ -50,7 +54,7 @@ func (l *loop) newMemory() *memory {
 		return nil
 	}
 	_, generation := l.consumer.GroupMetadata()
-	return &memory{Memory: journal.NewMemory(), group: generation, name: rand.Text(), care: trial{most: l.opts.Workers}}
+	return &memory{Memory: journal.NewMemory(), group: generation, name: rand.Text(), past: make(map[string]bool), care: trial{most: l.opts.Workers}}
 }
 
 // remembers reports whether everything about the partition has been read.
@@ -66,7 +70,8 @@ func (l *loop) remember() {
 		if m := t.memory; m != nil && !m.begun && t.phase == open {
 			m.begun, began = true, true
 			m.at = journal.Place(t.topic, t.partition, l.stateLog.sink.partitions)
-			l.mark(t, int64(m.group))
+			m.generation = int64(m.group)
+			l.mark(t)
 		}
 	}
 	if began {
@@ -75,8 +80,8 @@ func (l *loop) remember() {
 }
 
 // mark writes the marker of a tenure.
-func (l *loop) mark(t *tenure, generation int64) {
-	value := journal.Encode(journal.Open{Generation: generation, Instance: l.opts.Instance})
+func (l *loop) mark(t *tenure) {
+	value := journal.Encode(journal.Open{Generation: t.memory.generation, Group: int64(t.memory.group), Instance: l.opts.Instance})
 	l.keep(t, "open", t.key(l, -1, journal.KindOpen, t.memory.name), value, nil)
 }
 
@@ -130,6 +135,7 @@ func (l *loop) learn(t *tenure, r *read) {
 	switch {
 	case generation > m.generation:
 		l.fence(t)
+	case slices.Contains(m.former, generation): // ours
 	case effect == journal.Older || generation < m.generation:
 		l.ignore(r)
 		l.erase(r.record.Key)
@@ -154,24 +160,40 @@ func (l *loop) sawMarker(t *tenure, r *journal.Record) {
 		}
 	case !m.ready || r.Open == nil:
 		m.Apply(r)
-	case r.Open.Generation > m.generation:
+	case m.fenced:
+	case !m.past[r.By] && r.Open.Group >= int64(m.group):
 		l.fence(t)
-	default: // it was under way for long
+	default:
+		// It is of an owner before us, and was under way for long. That may have read our marker, and
+		// have taken a higher generation.
+		m.past[r.By] = true
+		m.Apply(r)
+		if m.Generation >= m.generation {
+			m.former = append(m.former, m.generation)
+			l.claim(t)
+		}
 		l.erase(r.Key)
+	}
+}
+
+// claim takes a generation that is higher than any that was read, and marks the tenure with it.
+func (l *loop) claim(t *tenure) {
+	m := t.memory
+	m.generation = m.Next(m.group)
+	m.Generation = m.generation
+	if m.generation != int64(m.group) {
+		l.mark(t)
 	}
 }
 
 // ready begins the work of a tenure: it knows what was known of its partition.
 func (l *loop) ready(t *tenure) {
 	m := t.memory
-	m.generation = m.Next(m.group)
 	m.ready = true
+	l.claim(t) // before those markers go from which others would see that it must be higher
 	for name := range m.Open {
-		m.unclean = true
+		m.unclean, m.past[name] = true, true
 		l.erase(t.key(l, -1, journal.KindOpen, name))
-	}
-	if m.generation != int64(m.group) {
-		l.mark(t, m.generation)
 	}
 	if m.unclean {
 		l.log.Warn("the process that had the partition before has ended in the midst of it: its records are counted before they are attempted",

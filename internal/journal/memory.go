@@ -75,8 +75,13 @@ func (m *Memory) Apply(r *Record) Effect {
 			delete(m.Open, r.By)
 			return Taken
 		}
-		m.Open[r.By] = r.Open.Generation
-		m.Generation = max(m.Generation, r.Open.Generation)
+		// Who begins later has a higher generation, whatever it knew when it wrote its marker.
+		generation, known := m.Open[r.By]
+		if !known {
+			generation = m.Generation + 1
+		}
+		m.Open[r.By] = max(generation, r.Open.Generation)
+		m.Generation = max(m.Generation, m.Open[r.By])
 		return Taken
 	}
 	k := m.Records[r.Offset]

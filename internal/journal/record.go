@@ -100,6 +100,7 @@ const version = 1
 // good order, or runs.
 type Open struct {
 	Generation int64  `json:"generation"`
+	Group      int64  `json:"group"` // its generation when the partition was assigned: Generation, or lower
 	Instance   string `json:"instance"`
 }
 
