@@ -80,7 +80,7 @@ func (s *Server) listPipelines(w http.ResponseWriter, r *http.Request) {
 	for _, a := range ask(r.Context(), s.pipelines) {
 		list.Pipelines = append(list.Pipelines, toPipelineJSON(&a))
 	}
-	s.answer(w, http.StatusOK, list)
+	s.answer(w, list)
 }
 
 func toPipelineJSON(a *answer) pipelineJSON {

@@ -35,7 +35,7 @@ func (s *Server) closeBreaker(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		switch err := p.CloseBreaker(ctx, c.Reason); {
 		case err == nil:
-			s.answer(w, http.StatusOK, struct{}{})
+			s.answer(w, struct{}{})
 		case errors.Is(err, processor.ErrBreakerClosed):
 			s.problem(w, http.StatusConflict, fmt.Sprintf("the breaker of %s is not open here: each instance has its own", c.Pipeline))
 		case errors.Is(err, context.DeadlineExceeded):

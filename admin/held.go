@@ -114,7 +114,7 @@ func (s *Server) listHeld(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	s.answer(w, http.StatusOK, list)
+	s.answer(w, list)
 }
 
 func heldHeaders(headers []kgo.RecordHeader) []HeldHeader {
@@ -169,7 +169,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 		}
 		switch err := p.Decide(ctx, decision); {
 		case err == nil:
-			s.answer(w, http.StatusOK, struct{}{})
+			s.answer(w, struct{}{})
 		case errors.Is(err, processor.ErrNotHeld):
 			s.problem(w, http.StatusConflict, fmt.Sprintf("%s/%d at offset %d is not held: somebody decided about it, or, without a state topic, its partition is with another instance", d.Topic, d.Partition, d.Offset))
 		case errors.Is(err, context.DeadlineExceeded):
@@ -182,10 +182,10 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	s.problem(w, http.StatusNotFound, fmt.Sprintf("there is no pipeline %q", d.Pipeline))
 }
 
-func (s *Server) answer(w http.ResponseWriter, code int, body any) {
+func (s *Server) answer(w http.ResponseWriter, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	s.write(w, code, body)
+	s.write(w, http.StatusOK, body)
 }
 
 // problem answers with an error as RFC 9457 has it.
