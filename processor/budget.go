@@ -15,6 +15,7 @@ type budget struct {
 	assigned  int
 	used      int64 // all that is held
 	overdrawn int64 // what tenures hold above their guarantee
+	replies   int64 // of used: results from the state topic whose records are still to come
 
 	// growth is the moving average of the size of a record's outputs over its own.
 	// Outputs exist when they are counted and are never refused, so room for them is
@@ -65,6 +66,10 @@ func (b *budget) account(t *tenure) {
 	held := t.bytes() + b.expected(t)
 	b.used += held - t.held
 	t.held = held
+	if t.memory != nil {
+		b.replies += t.memory.Replies - t.replies
+		t.replies = t.memory.Replies
+	}
 	over := max(0, held-b.guarantee())
 	b.overdrawn += over - t.overdraft
 	t.overdraft = over
@@ -73,9 +78,9 @@ func (b *budget) account(t *tenure) {
 // assign changes the number of tenures, and with it every guarantee.
 func (b *budget) assign(tenures map[partitionKey]*tenure) {
 	b.assigned = len(tenures)
-	b.used, b.overdrawn = 0, 0
+	b.used, b.overdrawn, b.replies = 0, 0, 0
 	for _, t := range tenures {
-		t.held, t.overdraft = 0, 0
+		t.held, t.overdraft, t.replies = 0, 0, 0
 		b.account(t)
 	}
 }

@@ -109,6 +109,9 @@ func (l *loop) recollect(reads []read) {
 		t.memory.next = r.offset + 1
 		if r.err == nil && t.phase != closed {
 			l.learn(t, r)
+			if r.record.Kind == journal.KindReply {
+				l.boundReplies(t, &r.record)
+			}
 		}
 	}
 }
@@ -130,7 +133,7 @@ func (l *loop) learn(t *tenure, r *read) {
 		generation = r.record.Attempts.Generation
 	case r.record.Reply != nil:
 		generation = r.record.Reply.Generation
-		m.Records[r.record.Offset].Reply = nil // the window has ours; others come too late
+		m.TakeReply(m.Records[r.record.Offset]) // the window has ours; others come too late
 	}
 	switch {
 	case generation > m.generation:
@@ -224,12 +227,16 @@ func (l *loop) forget(t *tenure, below offsets.Next) {
 	}
 	for offset, k := range m.Records {
 		if offset < int64(below) {
-			l.forgetRecord(k)
+			l.forgetRecord(m, k)
 		}
+	}
+	if t.phase != closed {
+		l.budget.account(t)
 	}
 }
 
-func (l *loop) forgetRecord(k *journal.Known) {
+func (l *loop) forgetRecord(m *memory, k *journal.Known) {
+	m.TakeReply(k)
 	if !k.Done {
 		k.Done = true
 		for _, key := range k.Keys() {
@@ -245,7 +252,7 @@ func (l *loop) forgive(t *tenure, s *slot) {
 		return
 	}
 	if k := t.memory.Records[s.record.Offset]; k != nil {
-		l.forgetRecord(k)
+		l.forgetRecord(t.memory, k)
 	}
 	if s.kept.written > 0 { // perhaps it has not come back yet
 		l.erase(t.ownKey(l, s.record.Offset, journal.KindAttempts))
@@ -381,14 +388,12 @@ func (l *loop) recall(t *tenure, seq resequence.Seq) {
 	if known != nil {
 		a, r := known.Attempts, known.Reply
 		if a != nil && !t.reading(a.TopicID, a.Epoch, s.record) || r != nil && !t.reading(r.TopicID, r.Epoch, s.record) {
-			l.forgetRecord(known) // of another record
+			l.forgetRecord(m, known) // of another record
 			known = nil
 		}
 	}
 	if known != nil && known.Reply != nil {
-		reply := known.Reply
-		known.Reply = nil // the window has it
-		l.reuse(t, seq, reply)
+		l.reuse(t, seq, m.TakeReply(known)) // the window has it
 		return
 	}
 	if known == nil || known.Attempts == nil {

@@ -98,6 +98,17 @@ func (l *loop) storeReply(t *tenure, s *slot) {
 	l.write("reply", t.ownKey(l, s.record.Offset, journal.KindReply), value, nil)
 }
 
+// boundReplies keeps no more of the results that were read, and whose records are still to come, than
+// Window.Bytes: an instance may get the partitions of many others, which held that much each.
+func (l *loop) boundReplies(t *tenure, r *journal.Record) {
+	l.budget.account(t)
+	if k := t.memory.Records[r.Offset]; k != nil && k.Reply != nil && l.budget.replies > l.budget.limit {
+		t.memory.TakeReply(k)
+		l.replies.skipped++
+		l.budget.account(t)
+	}
+}
+
 // reuse completes a record with a result that was stored.
 func (l *loop) reuse(t *tenure, seq resequence.Seq, reply *journal.Reply) {
 	var first, last *output

@@ -53,7 +53,7 @@ type Status struct {
 	// foreign, torn, oversized, older. Both are empty without one.
 	StateWrites, StateIgnored map[string]uint64
 	// Replies are the results that wait behind the head of their partition, by result:
-	// stored, skipped (too large, or the state topic is too slow), reused (emitted without
+	// stored, skipped (too large, the state topic is too slow, or too many were read at once), reused (emitted without
 	// another call). Empty without Options.ReplyLog.
 	Replies    map[string]uint64
 	Rebalances uint64 // assignments, revocations and losses that named a partition

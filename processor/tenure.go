@@ -73,6 +73,7 @@ type tenure struct {
 	unfinished int64 // bytes of records admitted and not completed
 	held       int64 // bytes, as the budget last counted them
 	overdraft  int64 // of these above the guarantee
+	replies    int64 // of these results from the state topic, likewise
 
 	holds map[resequence.Seq]*hold // records that are, or were, held and are not complete
 	// barred is a released record that is not emitted, because a topic does not take its
@@ -191,7 +192,13 @@ func newTenure(key partitionKey, opts *Options, c *counters, now time.Time) *ten
 func (t *tenure) gone() bool { return !t.goneSince.IsZero() }
 
 // bytes is what the tenure holds.
-func (t *tenure) bytes() int64 { return t.window.Bytes() + t.spillBytes }
+func (t *tenure) bytes() int64 {
+	n := t.window.Bytes() + t.spillBytes
+	if t.memory != nil {
+		n += t.memory.Replies
+	}
+	return n
+}
 
 // wants reports whether there is something to dispatch.
 func (t *tenure) wants() bool {

@@ -11,12 +11,13 @@ type Memory struct {
 	Open map[string]int64
 	// Records is what is known of single records, by offset.
 	Records map[int64]*Known
+	Replies int64 // bytes of the replies in Records, with what they cost beside that
 }
 
 // Known is what is known of one record.
 type Known struct {
 	Attempts *Attempts // nil: none was counted
-	Reply    *Reply    // nil: none was stored
+	Reply    *Reply    // nil: none was stored, or it was taken
 	// Decision won about the hold in Attempts; nil: nobody has decided yet.
 	Decision *Decision
 	By       string // of Decision
@@ -87,7 +88,7 @@ func (m *Memory) Apply(r *Record) Effect {
 	k := m.Records[r.Offset]
 	if r.Deletes() {
 		if k != nil {
-			k.delete(r.Key)
+			m.delete(k, r.Key)
 			if len(k.keys) == 0 {
 				delete(m.Records, r.Offset)
 			}
@@ -112,7 +113,9 @@ func (m *Memory) Apply(r *Record) Effect {
 			return Older
 		}
 		m.Generation = max(m.Generation, r.Reply.Generation)
+		m.TakeReply(k)
 		k.Reply = r.Reply
+		m.Replies += k.Reply.size()
 	case r.Decision != nil:
 		k.decisions[r.By] = r.Decision
 		if !k.Held() {
@@ -134,13 +137,23 @@ func (k *Known) attempts(a *Attempts) {
 	k.Attempts = a
 }
 
-func (k *Known) delete(key Key) {
+// TakeReply returns the reply of a record, if there is one, and keeps it no longer.
+func (m *Memory) TakeReply(k *Known) *Reply {
+	reply := k.Reply
+	if reply != nil {
+		m.Replies -= reply.size()
+		k.Reply = nil
+	}
+	return reply
+}
+
+func (m *Memory) delete(k *Known, key Key) {
 	delete(k.keys, key)
 	switch {
 	case key.Kind == KindAttempts && k.Attempts != nil && Owner(k.Attempts.Generation) == key.By:
 		k.Attempts, k.Decision, k.By = nil, nil, ""
 	case key.Kind == KindReply && k.Reply != nil && Owner(k.Reply.Generation) == key.By:
-		k.Reply = nil
+		m.TakeReply(k)
 	case key.Kind == KindDecision:
 		delete(k.decisions, key.By)
 		if k.By == key.By {

@@ -147,6 +147,21 @@ type Reply struct {
 	Outputs    []Output `json:"outputs"`
 }
 
+// overhead is about what a reply, and an output of it, take beside their bytes.
+const overhead = 256
+
+func (r *Reply) size() int64 {
+	n := overhead
+	for i := range r.Outputs {
+		o := &r.Outputs[i]
+		n += overhead + len(o.Key) + len(o.Value)
+		for _, h := range o.Headers {
+			n += len(h.Name) + len(h.Value)
+		}
+	}
+	return int64(n)
+}
+
 // An Output is one of a reply, as it is to be produced. Nil is null.
 type Output struct {
 	Key       []byte   `json:"key"`
