@@ -152,6 +152,10 @@ func (l *loop) decide(t *tenure, missing loss, log extent) {
 			to = missing.resume
 		}
 	}
+	if missing.kind == gapTruncated {
+		t.dropSpillFrom(missing.from) // the log does not have these any more
+		l.budget.account(t)
+	}
 	t.gaps[missing.kind] += uint64(missing.to - missing.from)
 	position := t.tracker.Position()
 	if to >= position {
@@ -178,7 +182,7 @@ func (l *loop) jump(t *tenure, to offsets.Next) {
 		l.move(l.anew(t), to)
 		return
 	}
-	if to > t.tracker.Position() {
+	if to > t.polled() {
 		l.receive(t, []*kgo.Record{{
 			Partition: t.partition, Offset: int64(to) - 1, LeaderEpoch: -1, Timestamp: l.now,
 			Attrs: kgo.NewRecordAttrs(kgo.RecordAttrsOpts{Control: true}),

@@ -241,9 +241,12 @@ func TestLossIsLookedUpUntilItIsKnown(t *testing.T) {
 	b.eventually("nothing is wrong any more", func() bool { return len(b.status(r).Problems) == 0 })
 }
 
-// truncate has the broker say, from now on, that the log of in/0 was cut at 50 under
+// truncate is truncateAt for 50.
+func (b *bed) truncate() { b.t.Helper(); b.truncateAt(50) }
+
+// truncateAt has the broker say, from now on, that the log of in/0 was cut there under
 // an unclean leader. Of other partitions it says nothing.
-func (b *bed) truncate() {
+func (b *bed) truncateAt(end int64) {
 	b.t.Helper()
 	b.cluster.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		b.cluster.KeepControl()
@@ -256,7 +259,7 @@ func (b *bed) truncate() {
 			})
 			for _, p := range topic.Partitions {
 				rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
-				rp.Partition, rp.LeaderEpoch, rp.EndOffset = p.Partition, p.LeaderEpoch, 50
+				rp.Partition, rp.LeaderEpoch, rp.EndOffset = p.Partition, p.LeaderEpoch, end
 				if p.Partition != 0 {
 					rp.ErrorCode = kerr.TopicAuthorizationFailed.Code
 				}

@@ -106,6 +106,41 @@ func TestPolledWithATruncation(t *testing.T) {
 	})
 }
 
+// What waits for room when a truncation is found is forgotten as far as the log has lost it: the rest
+// leaves, and the partition goes on.
+func TestSpilledBeforeATruncation(t *testing.T) {
+	for name, policy := range policies {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				opts := b.options()
+				opts.Source.OnDataLoss = policy
+				opts.Window.Records = 8
+				open := make(chan struct{})
+				b.produce("in", 0, 0, 20)
+				r := b.run(opts, gate(0, open))
+				b.eventually("the rest waits for room", func() bool {
+					p := b.first(r)
+					return p.Paused && p.WindowRecords == 8 && p.SpilledRecords == 12
+				})
+				b.truncateAt(15)
+				b.eventually("the loss is counted", func() bool { return b.first(r).GapOffsets["truncated"] == 5 })
+				close(open)
+				if policy == processor.LossStop {
+					b.stops(r, "offsets 15 to 19 (5 records at most) are gone", "--to-offset 15")
+					b.eventually("what was admitted is committed", func() bool { return b.committed(0) == 8 })
+				} else {
+					b.patience = time.Minute
+					b.caughtUp(1)
+					b.produce("in", 0, 20, 25)
+					b.caughtUp(1)
+				}
+				b.stop(r)
+				b.outputsAre(map[string][]int{"stop": {0, 8}, "earliest": {0, 25}, "latest": {0, 15, 20, 25}}[name]...)
+			})
+		})
+	}
+}
+
 // A slowLog takes its time with one message.
 type slowLog struct {
 	slog.Handler

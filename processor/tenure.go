@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -259,3 +260,25 @@ func (t *tenure) waits() bool { return len(t.spill) > 0 && !t.paused }
 // dropSpill forgets what was never admitted: whoever gets the partition next
 // reads it again.
 func (t *tenure) dropSpill() { t.spill, t.spillBytes, t.spillCount = nil, 0, 0 }
+
+// dropSpillFrom does so from an offset on.
+func (t *tenure) dropSpillFrom(from offsets.Next) {
+	spill := t.spill
+	t.dropSpill()
+	for _, records := range spill {
+		n := slices.IndexFunc(records, func(r *kgo.Record) bool { return r.Offset >= int64(from) })
+		if n < 0 {
+			n = len(records)
+		}
+		t.spilled(records[:n])
+	}
+}
+
+// polled is the position after all that was polled.
+func (t *tenure) polled() offsets.Next {
+	if n := len(t.spill); n > 0 {
+		last := t.spill[n-1]
+		return offsets.Next(last[len(last)-1].Offset + 1)
+	}
+	return t.tracker.Position()
+}
