@@ -25,7 +25,6 @@ type committer struct {
 // A commit is one request for every partition whose position was known.
 type commit struct {
 	cancel context.CancelFunc
-	marks  []mark
 }
 
 // A mark is what a commit says of one tenure.
@@ -56,23 +55,10 @@ func (l *loop) commitIfDue() {
 
 // commit commits every position that is known, moved or not: the tick that moves
 // nothing is what tells a lag monitor that we are alive. It reports false if
-// there is none. No commit may be in flight.
-//
-// The request is our own, with the member and the generation of this moment. The
-// client's commit would read them when it builds the request, so that a commit
-// which was computed before a loss could go out under the next generation; and it
-// waits while the group joins, as long as the slowest member needs to hand its
-// partitions over, although the broker takes commits all that time.
+// there is none. No commit may be in flight, and no transaction under way.
 func (l *loop) commit(deadline time.Time) bool {
 	l.commits.policy.Begin(l.now)
-	req := kmsg.NewPtrOffsetCommitRequest()
-	req.Group = l.opts.Source.Group
-	req.MemberID, req.Generation = l.consumer.GroupMetadata()
-	if l.opts.Source.Static {
-		req.InstanceID = &l.opts.Instance
-	}
 	var marks []mark
-	byTopic := make(map[topicKey]int)
 	for _, t := range l.tenures {
 		if !l.committable(t) || seeded.Bug("ticks-only-on-progress") && !l.uncommitted(t) {
 			continue
@@ -82,6 +68,64 @@ func (l *loop) commit(deadline time.Time) bool {
 			next = t.tracker.Position()
 		}
 		marks = append(marks, mark{t, next, epoch})
+	}
+	member, _ := l.consumer.GroupMetadata()
+	if len(marks) == 0 || member == "" { // no member: the broker would take it for an outsider's
+		l.commits.policy.Done(l.now)
+		return false
+	}
+	send := l.commitPlainly
+	if l.txn != nil && !seeded.Bug("commit-outside-of-transactions") {
+		send, deadline = l.commitAlone, earliest(deadline, l.now.Add(endTimeout))
+	}
+	ctx, cancel := context.WithDeadline(l.life, deadline)
+	l.commits.inFlight = &commit{cancel: cancel}
+	run := send(marks)
+	l.beside.Go(func() {
+		defer cancel()
+		taken := run(ctx)
+		l.do(func() {
+			taken()
+			if l.txn != nil {
+				l.emitAll() // a transaction may be opened now
+			}
+		})
+	})
+	return true
+}
+
+// commitAlone prepares a transaction of offsets alone.
+func (l *loop) commitAlone(marks []mark) func(context.Context) func() {
+	l.txn.since = l.now
+	offsets, client, as := l.txnOffsets(marks), l.producer, l.txn.alone
+	return func(ctx context.Context) func() {
+		as, outcome, err := offsets.commitAlone(ctx, client, as)
+		return func() {
+			l.txn.alone = as
+			if l.committed(marks, nil, err); outcome == unknownTxn {
+				l.recover(err)
+			}
+		}
+	}
+}
+
+// commitPlainly prepares a commit.
+//
+// The request is our own, with the member and the generation of this moment. The
+// client's commit would read them when it builds the request, so that a commit
+// which was computed before a loss could go out under the next generation; and it
+// waits while the group joins, as long as the slowest member needs to hand its
+// partitions over, although the broker takes commits all that time.
+func (l *loop) commitPlainly(marks []mark) func(context.Context) func() {
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = l.opts.Source.Group
+	req.MemberID, req.Generation = l.consumer.GroupMetadata()
+	if l.opts.Source.Static {
+		req.InstanceID = &l.opts.Instance
+	}
+	byTopic := make(map[topicKey]int)
+	for _, m := range marks {
+		t := m.tenure
 		key := topicKey{t.topic, t.reads}
 		i, ok := byTopic[key]
 		if !ok {
@@ -92,31 +136,20 @@ func (l *loop) commit(deadline time.Time) bool {
 			req.Topics = append(req.Topics, topic)
 		}
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch = t.partition, int64(next), epoch
+		p.Partition, p.Offset, p.LeaderEpoch = t.partition, int64(m.next), m.epoch
 		p.Metadata = kmsg.StringPtr("") // Burrow misreads commits with long metadata
 		if seeded.Bug("commit-with-metadata") {
 			p.Metadata = &req.MemberID
 		}
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
-	if len(marks) == 0 || req.MemberID == "" { // no member: the broker would take it for an outsider's
-		l.commits.policy.Done(l.now)
-		return false
-	}
-	// The producer's connection to the coordinator, if there is one: to cancel a
-	// request ends its connection, which shall not be that of the heartbeats.
-	client := l.consumer
-	if l.producer != nil {
-		client = l.producer
-	}
-	ctx, cancel := context.WithDeadline(l.life, deadline)
-	l.commits.inFlight = &commit{cancel: cancel, marks: marks}
-	l.beside.Go(func() {
-		defer cancel()
+	// The producer's connection to the coordinator: to cancel a request ends its
+	// connection, which shall not be that of the heartbeats.
+	client := l.producer
+	return func(ctx context.Context) func() {
 		refused, err := sendCommit(ctx, client, req)
-		l.do(func() { l.committed(marks, refused, err) })
-	})
-	return true
+		return func() { l.committed(marks, refused, err) }
+	}
 }
 
 // committable reports whether the position of t can be committed: it is known, and
@@ -158,9 +191,6 @@ func sendCommit(ctx context.Context, client *kgo.Client, req *kmsg.OffsetCommitR
 func (l *loop) committed(marks []mark, refused map[partitionKey]error, err error) {
 	l.commits.inFlight = nil
 	l.commits.policy.Done(l.now)
-	if l.txn != nil {
-		defer l.emitAll() // a transaction may be opened now
-	}
 	if err == nil {
 		for _, m := range marks {
 			t := m.tenure

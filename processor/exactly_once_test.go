@@ -2,6 +2,7 @@ package processor_test
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -68,8 +69,16 @@ func TestExactlyOnceSurvivesFaults(t *testing.T) {
 		"end: fenced":                   {Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.ProducerFenced},
 		"end: not the coordinator":      {Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.NotCoordinator, Count: 2},
 		"end: meets a transaction":      {Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.ConcurrentTransactions, Count: 3},
-		"init: coordinator loads":       {Keys: []kmsg.Key{kmsg.InitProducerID}, TxnID: "group-test-one", Err: kerr.CoordinatorLoadInProgress, Count: 2},
-		"init: not allowed for a while": {Keys: []kmsg.Key{kmsg.InitProducerID}, TxnID: "group-test-one", Err: kerr.TransactionalIDAuthorizationFailed, Count: 2},
+		"init: coordinator loads":       {Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.CoordinatorLoadInProgress, Count: 2},
+		"init: not allowed for a while": {Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.TransactionalIDAuthorizationFailed, Count: 2},
+	}
+	for name, fault := range maps.Clone(tests) {
+		if fault.Topic == "" { // there are transactions without outputs, too
+			fault.TxnID = "group-test-one/offsets"
+			tests[name+", without outputs"] = fault
+			fault.TxnID = "group-test-one"
+			tests[name] = fault
+		}
 	}
 	for name, fault := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -128,7 +128,7 @@ func explain(err error) string {
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return err.Error() + ": grant this user WRITE on the output topics; brokers before 2.8 also want IDEMPOTENT_WRITE on the cluster"
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return err.Error() + ": grant this user WRITE and DESCRIBE on the transactional id"
+		return err.Error() + ": grant this user WRITE and DESCRIBE on the transactional ids that begin with the name of the group"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return err.Error() + ": check kafka.sasl"
 	default:

@@ -3,6 +3,7 @@
 package processor_test
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,13 +14,13 @@ import (
 	"seriatim/processor"
 )
 
-// A plain commit that reaches the coordinator while a transaction is under way
-// could make it forget the transaction's offsets. None does, however long the
-// transaction takes to end.
+// A commit that reaches the coordinator while a transaction with outputs is under
+// way could make it forget the transaction's offsets. None does, however long the
+// transaction takes to end; and none is a plain one, which could come late.
 func TestNoCommitBesideATransaction(t *testing.T) {
 	virtual(t, 2, func(b *bed) {
 		var underWay atomic.Bool
-		var ends, beside atomic.Int32
+		var ends, alone, beside, plain atomic.Int32
 		b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
 			if r.(*kmsg.ProduceRequest).TransactionID != nil {
@@ -28,17 +29,26 @@ func TestNoCommitBesideATransaction(t *testing.T) {
 			}
 			return nil, nil, false
 		})
-		b.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
-			underWay.Store(false)
-			ends.Add(1)
+			if strings.HasSuffix(r.(*kmsg.EndTxnRequest).TransactionalID, "/offsets") {
+				alone.Add(1)
+			} else {
+				underWay.Store(false)
+				ends.Add(1)
+			}
+			return nil, nil, false
+		})
+		b.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if underWay.Load() && strings.HasSuffix(r.(*kmsg.TxnOffsetCommitRequest).TransactionalID, "/offsets") {
+				beside.Add(1)
+			}
 			return nil, nil, false
 		})
 		b.cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
-			if underWay.Load() {
-				beside.Add(1)
-			}
+			plain.Add(1)
 			return nil, nil, false
 		})
 		opts := b.options()
@@ -50,8 +60,12 @@ func TestNoCommitBesideATransaction(t *testing.T) {
 		}
 		b.caughtUp(2)
 		b.stop(r)
-		if ends.Load() < 5 || beside.Load() > 0 {
-			b.t.Errorf("%d plain commits came beside %d transactions, want none beside 5 or more", beside.Load(), ends.Load())
+		if ends.Load() < 5 || alone.Load() < 2 || beside.Load() > 0 {
+			b.t.Errorf("of %d commits without outputs %d came beside %d transactions with, want none of 2 or more beside 5 or more",
+				alone.Load(), beside.Load(), ends.Load())
+		}
+		if plain.Load() > 0 {
+			b.t.Errorf("%d commits were not in a transaction, want none", plain.Load())
 		}
 		for p := range int32(2) {
 			b.inOrder(p, 0, 20)

@@ -32,7 +32,8 @@ type transactor struct {
 	aborts    int       // in a row
 	fenced    time.Time // when another process last took our transactional id
 
-	id           string // transactional id
+	id           string   // transactional id
+	alone        identity // of transactions without outputs
 	producerOpts []kgo.Opt
 	old          bool // transaction.version 1
 
@@ -60,10 +61,12 @@ const endTimeout = 10 * time.Second
 const twinInterval = time.Minute
 
 func newTransactor(opts *Options) *transactor {
+	id := opts.Source.Group + "-" + opts.Name + "-" + opts.Instance
 	return &transactor{
 		cadence: opts.Commit.Transaction,
 		emitted: make(map[*tenure]struct{}),
-		id:      opts.Source.Group + "-" + opts.Name + "-" + opts.Instance,
+		id:      id,
+		alone:   identity{transactionalID: id + "/offsets"},
 	}
 }
 
@@ -82,10 +85,10 @@ func (x *transactor) touches(tenures []*tenure) bool {
 	return false
 }
 
-// running reports whether offsets may be pending in a transaction, so that no
-// plain commit may be sent.
+// running reports whether a transaction is under way, or the producer is made, so
+// that nothing can be committed but by its end.
 func (x *transactor) running() bool {
-	return x != nil && x.phase != noTxn && (x.phase != recovering || len(x.emitted) > 0)
+	return x != nil && x.phase != noTxn
 }
 
 // join lets t emit into the transaction, which is opened if there is none. It
@@ -94,8 +97,8 @@ func (l *loop) join(t *tenure) bool {
 	x := l.txn
 	switch x.phase {
 	case noTxn:
-		// A plain commit that arrives while a transaction holds offsets of the same
-		// partition makes the coordinator forget these: never both at a time.
+		// Of two transactions that hold offsets of one partition, the one that sent
+		// them last would win, and a tick reads its own before: never both at a time.
 		if l.commits.inFlight != nil || l.now.Before(x.notBefore) {
 			return false
 		}
@@ -156,34 +159,29 @@ func (d *drain) settledButForTxn() bool {
 func (l *loop) endTxn() {
 	x := l.txn
 	x.phase = endingTxn
-	e := &ending{
-		producer: l.producer, transactionalID: x.id, old: x.old,
-		group: l.opts.Source.Group, refused: l.acks.refused.Load, abort: x.refused != nil,
-	}
-	e.member, e.generation = l.consumer.GroupMetadata()
-	if l.opts.Source.Static {
-		e.instanceID = l.opts.Instance
-	}
+	abort := x.refused != nil
+	var marks []mark
 	for t := range x.emitted {
 		if !l.committable(t) && !seeded.Bug("transaction-of-a-lost-tenure") {
-			e.abort = true
+			abort = true
 			continue
 		}
 		next, epoch := t.emittedFrontier()
-		e.marks = append(e.marks, mark{t, next, epoch})
+		marks = append(marks, mark{t, next, epoch})
 	}
-	if !e.abort && (l.commits.policy.Due(l.now) || len(l.drains) > 0) {
+	if !abort && (l.commits.policy.Due(l.now) || len(l.drains) > 0) {
 		l.commits.policy.Begin(l.now)
 		l.commits.policy.Done(l.now)
 		for _, t := range l.tenures {
 			if _, ok := x.emitted[t]; !ok && l.committable(t) {
 				next, epoch := t.tracker.Frontier()
-				e.marks = append(e.marks, mark{t, next, epoch})
+				marks = append(marks, mark{t, next, epoch})
 			}
 		}
 	}
-	for _, m := range e.marks {
-		e.positions = append(e.positions, position{m.tenure.partitionKey, m.tenure.reads, m.next, m.epoch})
+	e := &ending{
+		txnOffsets: l.txnOffsets(marks), producer: l.producer, transactionalID: x.id,
+		refused: l.acks.refused.Load, abort: abort,
 	}
 	l.beside.Go(func() { // ends within endTimeout, or with the loop
 		ctx, cancel := context.WithTimeout(l.life, endTimeout)
@@ -354,7 +352,7 @@ func (l *loop) startProducer(old *kgo.Client) {
 	x := l.txn
 	x.phase = recovering
 	r := &recovery{
-		loop: l, opts: x.producerOpts, old: old, consumer: l.consumer,
+		loop: l, opts: x.producerOpts, alone: x.alone.transactionalID, old: old, consumer: l.consumer,
 		group: l.opts.Source.Group, allowOld: l.opts.AllowOldBrokers,
 	}
 	for t := range x.emitted {
@@ -369,7 +367,7 @@ func (l *loop) startProducer(old *kgo.Client) {
 func (l *loop) recovered(p producing) {
 	l.answer() // what the old producer gave up
 	l.over("producer")
-	l.producer, l.txn.old = p.client, p.old
+	l.producer, l.txn.alone, l.txn.old = p.client, p.alone, p.old
 	if len(l.txn.emitted) > 0 {
 		l.txn.aborted++
 	}

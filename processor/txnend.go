@@ -19,29 +19,11 @@ import (
 // An ending is one attempt to end a transaction. It runs beside the loop and
 // reads nothing of it.
 type ending struct {
+	txnOffsets
 	producer        *kgo.Client
 	transactionalID string
-	group           string
-	// member, generation and instanceID are those of the moment at which the
-	// positions were read. Read later, after the group took the partitions away and
-	// gave them to us again, they would let offsets of the old tenure pass, and its
-	// outputs beside those of the new one.
-	member     string
-	generation int32
-	instanceID string
-	old        bool // the cluster has transaction.version 1
-	refused    func() bool
-	abort      bool
-	marks      []mark
-	positions  []position
-}
-
-// A position is what the transaction commits of one partition.
-type position struct {
-	partitionKey
-	topicID [16]byte
-	next    offsets.Next
-	epoch   int32
+	refused         func() bool
+	abort           bool
 }
 
 // outcome is what became of a transaction.
@@ -102,81 +84,25 @@ func (e *ending) prepare(ctx context.Context) error {
 	if e.refused() && !seeded.Bug("commit-despite-refusal") {
 		return errRefused
 	}
-	for {
-		err := e.commitOffsets(ctx)
-		// CONCURRENT_TRANSACTIONS, and a coordinator that moves or loads, are soon over.
-		again := kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
-		if !again || passing(err) || goneTopicError(err) {
+	return whileBusy(ctx, func() error {
+		id, epoch, err := e.producer.ProducerID(ctx)
+		if err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		return e.commit(ctx, e.producer, identity{e.transactionalID, id, epoch})
+	})
 }
 
 // errRefused: the loop knows which output was refused, and why.
 var errRefused = errors.New("an output was refused")
 
-// commitOffsets sends the positions as a member of the group (KIP-447): the
-// coordinator refuses those of a member whose partitions went to others.
-func (e *ending) commitOffsets(ctx context.Context) error {
-	id, epoch, err := e.producer.ProducerID(ctx)
-	if err != nil {
-		return err
-	}
-	if e.old {
-		add := kmsg.NewPtrAddOffsetsToTxnRequest()
-		add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = e.transactionalID, id, epoch, e.group
-		resp, err := add.RequestWith(ctx, e.producer)
-		if err != nil {
-			return err
-		}
-		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-			return err
-		}
-	}
-	req := kmsg.NewPtrTxnOffsetCommitRequest()
-	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = e.transactionalID, id, epoch, e.group
-	req.MemberID, req.Generation = e.member, e.generation
-	if e.instanceID != "" {
-		req.InstanceID = &e.instanceID
-	}
-	byTopic := make(map[string]int)
-	for _, p := range e.positions {
-		i, ok := byTopic[p.topic]
-		if !ok {
-			i = len(req.Topics)
-			byTopic[p.topic] = i
-			topic := kmsg.NewTxnOffsetCommitRequestTopic()
-			topic.Topic, topic.TopicID = p.topic, p.topicID
-			req.Topics = append(req.Topics, topic)
-		}
-		part := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-		part.Partition, part.Offset, part.LeaderEpoch, part.Metadata = p.partition, int64(p.next), p.epoch, kmsg.StringPtr("")
-		req.Topics[i].Partitions = append(req.Topics[i].Partitions, part)
-	}
-	resp, err := req.RequestWith(ctx, e.producer)
-	if err != nil {
-		return err
-	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // A recovery makes a producer with our transactional id, which ends whatever
-// transaction an earlier one has left, and reads what was committed.
+// transaction an earlier one has left, takes the id of those without outputs as
+// well, and reads what was committed.
 type recovery struct {
 	loop       *loop
 	opts       []kgo.Opt // of the producer
+	alone      string    // the transactional id of offsets alone
 	old        *kgo.Client
 	consumer   *kgo.Client
 	group      string
@@ -187,6 +113,7 @@ type recovery struct {
 // A producing is a producer that may begin a transaction.
 type producing struct {
 	client    *kgo.Client
+	alone     identity
 	old       bool // transaction.version 1
 	committed map[partitionKey]offsets.Next
 }
@@ -250,6 +177,9 @@ func (r *recovery) try(ctx context.Context) (p producing, err error) {
 		}
 	}()
 	if _, _, err = p.client.ProducerID(ctx); err != nil {
+		return p, err
+	}
+	if p.alone, err = newIdentity(ctx, p.client, r.alone); err != nil {
 		return p, err
 	}
 	p.committed = make(map[partitionKey]offsets.Next, len(r.partitions))
