@@ -74,7 +74,7 @@ var ceilings = func() []row {
 var stuckRows = []row{
 	{
 		name:  "stuck, 1 of 8, slow / none stuck",
-		input: topic{partitions: 8, records: 8_000, size: 100},
+		input: topic{partitions: 8, records: 5_000, size: 100},
 		a:     stuck(with(lognormal, 4096), true), b: new(stuck(with(lognormal, 4096), false)), bar: 0.98, pairs: 7,
 	},
 	{
@@ -86,7 +86,7 @@ var stuckRows = []row{
 		// 60 s of the one, 15 s of the other.
 		name:  "stuck, all of 1 of 8 hang until 10 s have passed, slow / none hang",
 		input: topic{partitions: 8, records: 48_000, size: 100},
-		a:     choked(lognormal, 7*48_000), b: new(others(lognormal, 7*12_000)), bar: 0.90, together: true, pairs: 7,
+		a:     choked(lognormal, 7*48_000), b: new(others(lognormal, 7*12_000)), bar: 0.90, together: true, pairs: 3,
 	},
 }
 

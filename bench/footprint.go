@@ -25,7 +25,7 @@ var footprints = []trial{
 	{name: "footprint, 1,000 workers by 100 ms", times: 1, run: goroutines},
 	{name: "footprint, 10 idle partitions (kfake)", times: 1, run: idle(10, true, 0, 0)},
 	{name: "footprint, 1,000 idle partitions (kfake)", times: 1, run: idle(1000, true, 0, 0)},
-	{name: "footprint, 10,000 idle partitions (kfake)", times: 7, bars: true, run: idle(10_000, true, 400, 5)},
+	{name: "footprint, 10,000 idle partitions (kfake)", times: 3, bars: true, run: idle(10_000, true, 400, 5)},
 	{name: "footprint, 1,000 idle partitions", times: 1, run: idle(1000, false, 0, 0)},
 }
 

@@ -140,7 +140,7 @@ func aboveOptimum(rate float64, partitions int, barred bool) func(context.Contex
 
 // constant is the arrival that Seriatim was made for.
 func constant(ctx context.Context, b *bed) ([]figure, error) {
-	const partitions, each = 12, 100
+	const partitions, each = 12, 64
 	f := flow{partitions: partitions, at: steadily(partitions*each, partitions/0.250), takes: slices.Repeat([]time.Duration{750 * time.Millisecond}, partitions*each)}
 	t, err := b.through(ctx, &f, &job{Workers: workers, Window: window, Timed: true})
 	if err != nil {

@@ -18,9 +18,9 @@ var slow = func() []row {
 			input topic
 			quick int
 		}{
-			{"1 partition", topic{partitions: 1, records: 32_000, size: 100}, 1},
-			{"8 partitions", topic{partitions: 8, records: 4_000, size: 100}, 0},
-			{"8, one has 70 %", topic{partitions: 8, records: 4_000, size: 100, hot: 0.7}, 0},
+			{"1 partition", topic{partitions: 1, records: 25_600, size: 100}, 1},
+			{"8 partitions", topic{partitions: 8, records: 3_200, size: 100}, 0},
+			{"8, one has 70 %", topic{partitions: 8, records: 3_200, size: 100, hot: 0.7}, 0},
 		} {
 			r := row{name: fmt.Sprintf("slow, sigma %.1f, %s / pool", sigma, in.name), input: in.input, a: ours, b: &pool, pairs: 3}
 			if sigma > 0 {
