@@ -16,12 +16,12 @@ const (
 	// as much at once: a worker that answers before it has read all, and reads no more, is
 	// heard nevertheless. Larger ones are written beside that.
 	inlineBody = 16 << 10
+	// outBuffer holds such a body with the usual headers, which take one call of the system
+	// to write then.
+	outBuffer = inlineBody + 4<<10
 	// writeGrace is how long a large request may still be written once the reply is here: a
 	// worker that has read it all may be heard before the goroutine that wrote it is.
 	writeGrace = 50 * time.Millisecond
-	// unwatched is how long a connection may be idle without being asked whether it still
-	// stands. To ask at once would take a call of the system for each attempt, and tell little.
-	unwatched = time.Millisecond
 )
 
 // A connection is one of HTTP/1.1, for one request at a time. It belongs to whoever sends
@@ -32,19 +32,31 @@ type connection struct {
 	address   string
 	in        *bufio.Reader
 	out       *bufio.Writer
-	interrupt func()        // ends reading and writing for good
-	written   chan struct{} // closed when the request is written, or cannot be; nil if it is not written beside
-	failed    error         // why it cannot be
-	wrote     int           // bytes of the request
-	left      int64         // bytes that the head of the reply may still have
-	used      bool          // for a request before
-	since     time.Time     // it is idle
+	interrupt func()          // ends reading and writing for good
+	written   chan struct{}   // closed when the request is written, or cannot be; nil if it is not written beside
+	failed    error           // why it cannot be
+	wrote     int             // bytes of the request
+	left      int64           // bytes that the head of the reply may still have
+	socket    syscall.RawConn // nil: nothing can be asked of it
+	probe     func(fd uintptr) bool
+	silent    bool      // as the last probe found it
+	used      bool      // for a request before
+	since     time.Time // it is idle
 }
 
 func newConnection(conn net.Conn, address string) *connection {
 	c := &connection{Conn: conn, address: address}
-	c.in, c.out = bufio.NewReader(c), bufio.NewWriter(c)
+	c.in, c.out = bufio.NewReader(c), bufio.NewWriterSize(c, outBuffer)
 	c.interrupt = func() { _ = conn.SetDeadline(time.Unix(1, 0)) }
+	if socket, ok := conn.(syscall.Conn); ok {
+		c.socket, _ = socket.SyscallConn() // it is open
+	}
+	var stray [1]byte
+	c.probe = func(fd uintptr) bool {
+		_, err := syscall.Read(int(fd), stray[:])
+		c.silent = errors.Is(err, syscall.EAGAIN)
+		return true // do not wait
+	}
 	return c
 }
 
@@ -69,16 +81,17 @@ func (c *connection) Write(p []byte) (int, error) {
 
 // ask sends the request and returns the reply, whose body is still to be read.
 func (c *connection) ask(req *http.Request) (*http.Response, error) {
-	c.wrote, c.left, c.written = 0, maxHeaders, nil
+	c.wrote, c.left, c.written, c.failed = 0, maxHeaders, nil, nil
 	if req.ContentLength > inlineBody {
 		c.written = make(chan struct{})
 		go func() {
 			c.failed = c.write(req)
 			close(c.written)
 		}()
-	} else if err := c.write(req); err != nil {
-		return nil, err
+	} else if c.failed = c.write(req); c.failed != nil && c.wrote == 0 {
+		return nil, c.failed
 	}
+	// Where the worker takes no more of the request its reply may be here all the same.
 	for {
 		resp, err := http.ReadResponse(c.in, req)
 		if err != nil {
@@ -103,12 +116,12 @@ func (c *connection) write(req *http.Request) error {
 
 // finish waits until the request is written, and reports whether it is.
 func (c *connection) finish() bool {
-	if c.written == nil {
-		return true
+	if c.written != nil {
+		_ = c.SetWriteDeadline(time.Now().Add(writeGrace))
+		<-c.written
+		_ = c.SetWriteDeadline(time.Time{})
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(writeGrace))
-	<-c.written
-	return c.failed == nil && c.SetWriteDeadline(time.Time{}) == nil
+	return c.failed == nil
 }
 
 // hangUp closes the connection. Nobody writes the request any more when it returns.
@@ -119,23 +132,14 @@ func (c *connection) hangUp() {
 	}
 }
 
-// silent reports whether the worker has neither closed an idle connection nor sent what
+// stands reports whether the worker has neither closed an idle connection nor sent what
 // nobody has asked for.
-func (c *connection) silent() bool {
-	socket, ok := c.Conn.(syscall.Conn)
-	if !ok {
+func (c *connection) stands() bool {
+	if c.socket == nil {
 		return true
 	}
-	silent := false
-	raw, err := socket.SyscallConn()
-	if err == nil {
-		err = raw.Read(func(fd uintptr) bool {
-			_, err := syscall.Read(int(fd), make([]byte, 1))
-			silent = errors.Is(err, syscall.EAGAIN)
-			return true
-		})
-	}
-	return err == nil && silent
+	c.silent = false
+	return c.socket.Read(c.probe) == nil && c.silent
 }
 
 // A replyBody is the body of a reply. With its end the connection is free.

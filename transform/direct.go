@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // A direct transport speaks HTTP/1.1 with workers that need neither TLS nor a proxy. The
@@ -17,7 +19,7 @@ import (
 //
 // There are never more connections to an address than there were requests at once.
 type direct struct {
-	*http.Transport // for https
+	*http.Transport // for https, and for names that must be translated for DNS
 
 	mu   sync.Mutex
 	idle map[string][]*connection // by address, the one that was used last at the end
@@ -31,7 +33,7 @@ func newDirect(secure *http.Transport) *direct {
 // RoundTrip sends a request, and again only if nothing of it was written to a connection
 // that turned out to be closed. The body of the reply is to be closed by the caller.
 func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "http" {
+	if req.URL.Scheme != "http" || strings.ContainsFunc(req.URL.Host, foreign) {
 		return d.Transport.RoundTrip(req)
 	}
 	ctx := req.Context()
@@ -63,6 +65,8 @@ func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+func foreign(r rune) bool { return r > unicode.MaxASCII }
+
 // take returns a connection for one request.
 func (d *direct) take(ctx context.Context, address string) (*connection, error) {
 	for {
@@ -70,7 +74,7 @@ func (d *direct) take(ctx context.Context, address string) (*connection, error) 
 		if c == nil {
 			break
 		}
-		if idle := time.Since(c.since); idle < idleTimeout && (idle < unwatched || c.silent()) {
+		if time.Since(c.since) < idleTimeout && c.stands() {
 			return c, nil
 		}
 		_ = c.Close()

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"seriatim/processor"
 )
 
@@ -49,17 +51,13 @@ func answerWith(w io.Writer, body string) {
 	fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// idleLonger has the idle connections look as if they were it for longer, and returns how
-// many there are.
-func (d *direct) idleLonger(by time.Duration) int {
+// idling returns how many connections are idle.
+func (d *direct) idling() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
 	for _, conns := range d.idle {
-		for _, c := range conns {
-			c.since = c.since.Add(-by)
-			n++
-		}
+		n += len(conns)
 	}
 	return n
 }
@@ -95,7 +93,7 @@ func TestDirectIdleConnection(t *testing.T) {
 					t.Fatalf("record %d: got %v, error %v, want %q", offset, out, err, want)
 				}
 				if offset == 0 {
-					if n := client.transport.(*direct).idleLonger(2 * unwatched); n != 1 {
+					if n := client.transport.(*direct).idling(); n != 1 {
 						t.Fatalf("%d connections are idle after a reply, want 1", n)
 					}
 					done <- struct{}{}
@@ -128,6 +126,29 @@ func TestDirectReplyTwice(t *testing.T) {
 	}
 }
 
+// A worker that says that its reply is shorter than it is, as if characters were bytes, makes
+// no answer of what is left. The body is longer than what is read at a time.
+func TestDirectReplyTooLong(t *testing.T) {
+	client := worker(t, HTTPOptions{}, func(conn net.Conn, in *bufio.Reader, _ int) {
+		for {
+			offset, ok := readRequest(in)
+			if !ok {
+				return
+			}
+			var both bytes.Buffer
+			answerWith(&both, offset+strings.Repeat(" ", 10<<10))
+			answerWith(&both, "the rest of "+offset)
+			_, _ = conn.Write(both.Bytes())
+		}
+	})
+	for offset := range int64(100) {
+		out, err := processor.Call(t.Context(), client, numbered(offset))
+		if want := fmt.Sprint(offset); err != nil || len(out) != 1 || strings.TrimSpace(string(out[0].Value)) != want {
+			t.Fatalf("record %d: got %.40v, error %v, want %q", offset, out, err, want)
+		}
+	}
+}
+
 // A worker that answers before it has read a large request, and reads no more, is heard.
 func TestDirectReplyBeforeALargeRequest(t *testing.T) {
 	read := make(chan struct{})
@@ -144,8 +165,43 @@ func TestDirectReplyBeforeALargeRequest(t *testing.T) {
 	if f := failureIn(err); f == nil || f.Kind != processor.Reject {
 		t.Errorf("got error %v, want reject", err)
 	}
-	if n := client.transport.(*direct).idleLonger(0); n != 0 {
+	if n := client.transport.(*direct).idling(); n != 0 {
 		t.Errorf("%d connections are kept, though their request is not written; want none", n)
+	}
+}
+
+// A worker that answers in the middle of a request and closes the connection, as Node does
+// where headers are too large, is heard: the record is at fault, not the connection.
+func TestDirectReplyToHalfARequest(t *testing.T) {
+	client := worker(t, HTTPOptions{}, func(conn net.Conn, in *bufio.Reader, _ int) {
+		if _, err := in.Peek(1000); err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		}
+	})
+	in := numbered(1)
+	in.Headers = []kgo.RecordHeader{{Key: "large", Value: make([]byte, 2<<20)}}
+	for range 50 {
+		_, err := processor.Call(t.Context(), client, in)
+		if f := failureIn(err); f == nil || f.Kind != processor.Reject {
+			t.Fatalf("got error %v, want reject", err)
+		}
+	}
+}
+
+// Names of hosts that are no ASCII are looked up as net/http does.
+func TestDirectForeignHost(t *testing.T) {
+	client, err := HTTP(HTTPOptions{URLs: []string{"http://bücher.invalid/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialled string
+	client.transport.(*direct).DialContext = func(_ context.Context, _, address string) (net.Conn, error) {
+		dialled = address
+		return nil, errors.New("nobody is there")
+	}
+	_, _ = processor.Call(t.Context(), client, numbered(1))
+	if want := "xn--bcher-kva.invalid:80"; dialled != want {
+		t.Errorf("the worker was looked for at %q, want %q", dialled, want)
 	}
 }
 
