@@ -211,3 +211,37 @@ func TestRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestCommitThatMayNotBeSeen has an instance take over a partition of a topic that it
+// must not describe: it waits, and goes on from the commit when it may, and not from the
+// end, where its group would start without one.
+func TestCommitThatMayNotBeSeen(t *testing.T) {
+	t.Parallel()
+	in := newInput(t, 2)
+	out := newTopic(t, ".out", 2)
+	name := unique(t, "")
+	grantPipeline(t, "bob", in.topic, out, group(name))
+	latest := pipeline(name, in.topic, out).with(settings{"input": settings{"start": "latest"}})
+	bob := start(t, secured(settings{"mechanism": "scram-sha-512", "username": "bob", "password": users["bob"]}, latest))
+	bob.awaitPartitions(t, name, 2)
+	awaitCaughtUp(t, patience, group(name), in.topic) // with a commit of 0
+	other := start(t, process(latest))
+	other.awaitPartitions(t, name, 1)
+	bob.awaitPartitions(t, name, 1)
+	in.produce(t, 100)
+	awaitCaughtUp(t, patience, group(name), in.topic)
+
+	denied := kadm.NewACLs().Topics(in.topic).Operations(kadm.OpDescribe).
+		Deny("User:bob").DenyHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
+	if _, err := bed.admin.CreateACLs(within(t, patience), denied); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(bob.awaitUnready(t, in.topic, "TOPIC_AUTHORIZATION_FAILED"))
+	other.drain(t)
+	in.produce(t, 100)
+	t.Log(bob.awaitUnready(t, "start offset cannot be read", "TOPIC_AUTHORIZATION_FAILED", "DESCRIBE"))
+	if _, err := bed.admin.DeleteACLs(within(t, patience), denied); err != nil {
+		t.Fatal(err)
+	}
+	bob.finish(t, name, in.topic, out)
+}

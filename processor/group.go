@@ -2,12 +2,15 @@ package processor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/internal/seeded"
 	"seriatim/offsets"
@@ -229,7 +232,8 @@ func (l *loop) place(t *tenure, next offsets.Next) {
 // adjust resolves where each partition starts, so that its position is known, and
 // committed, before its first record arrives. It never returns an error: the
 // client would rejoin again and again. A partition that cannot be resolved is
-// paused at a placeholder and tried again.
+// paused at a placeholder and tried again. So is one whose commit the brokers do not
+// tell: the client leaves it out, and would not ask for it again.
 func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	found := make(map[partitionKey]int64)
 	missing := make(map[string][]int32)
@@ -242,6 +246,13 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 			}
 		}
 	}
+	g.loop.do(func() {
+		for key, t := range g.loop.tenures {
+			if _, told := committed[key.topic][key.partition]; !told && t.tracker == nil && t.unplaced == "" && t.phase == open && !t.recreated {
+				missing[key.topic] = append(missing[key.topic], key.partition)
+			}
+		}
+	})
 	reasons := make(map[partitionKey]error)
 	if len(missing) > 0 {
 		g.resolve(ctx, missing, found, reasons)
@@ -260,6 +271,9 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 		g.loop.pauses.apply(g.loop.consumer)
 	})
 	for topic, partitions := range missing {
+		if committed[topic] == nil {
+			committed[topic] = make(map[int32]kgo.Offset)
+		}
 		for _, p := range partitions {
 			committed[topic][p] = kgo.NewOffset().At(max(0, found[partitionKey{topic, p}]))
 		}
@@ -303,27 +317,36 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 	})
 }
 
-// resolve finds the start of partitions without a committed offset. Where the
-// group has no commit for any partition of the topic, that is Source.Start;
-// otherwise the partition is new, and its first record is the start.
+// resolve finds the start of partitions: what the group has committed, or else
+// Source.Start. Where the group has a commit for another partition of the topic, one
+// without is new, and its first record is the start.
 func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
 	client := kadm.NewClient(g.loop.consumer)
 	for topic, partitions := range missing {
-		fail := func(err error) {
-			for _, p := range partitions {
-				reasons[partitionKey{topic, p}] = err
+		commits, err := g.commits(ctx, client, topic)
+		isNew := false
+		var without []int32
+		for _, c := range commits {
+			isNew = isNew || c.at >= 0 || c.pending
+		}
+		for _, p := range partitions {
+			key := partitionKey{topic, p}
+			switch c, told := commits[p]; {
+			case err != nil:
+				reasons[key] = fmt.Errorf("the group's offsets: %w", err)
+			case !told:
+				reasons[key] = fmt.Errorf("the group's offset was not told")
+			case c.pending:
+				reasons[key] = fmt.Errorf("the group's offset: %w", kerr.UnstableOffsetCommit)
+			case c.at >= 0:
+				found[key] = c.at
+			default:
+				without = append(without, p)
 			}
 		}
-		commits, err := client.FetchOffsetsForTopics(ctx, g.opts.Source.Group, topic)
-		if err == nil {
-			err = commits.Error()
-		}
-		if err != nil {
-			fail(fmt.Errorf("the group's offsets: %w", err))
+		if len(without) == 0 {
 			continue
 		}
-		isNew := false
-		commits.Each(func(o kadm.OffsetResponse) { isNew = isNew || o.At >= 0 })
 
 		var listed kadm.ListedOffsets
 		switch start := g.opts.Source.Start; {
@@ -336,13 +359,11 @@ func (g *group) resolve(ctx context.Context, missing map[string][]int32, found m
 		default:
 			listed, err = client.ListOffsetsAfterMilli(ctx, start.Time.UnixMilli(), topic)
 		}
-		if err != nil {
-			fail(err)
-			continue
-		}
-		for _, p := range partitions {
+		for _, p := range without {
 			key := partitionKey{topic, p}
 			switch o, ok := listed.Lookup(topic, p); {
+			case err != nil:
+				reasons[key] = err
 			case !ok:
 				reasons[key] = fmt.Errorf("no offset was listed")
 			case o.Err != nil:
@@ -352,4 +373,53 @@ func (g *group) resolve(ctx context.Context, missing map[string][]int32, found m
 			}
 		}
 	}
+}
+
+// A standing is what the group has committed for a partition.
+type standing struct {
+	at      int64 // negative: nothing
+	pending bool  // a transaction that has not ended has a newer one
+}
+
+// commits asks for the group's commits for all partitions of a topic. The request
+// names them: when all there are is asked for, brokers leave out what this user must
+// not see, and a commit would look like none.
+func (g *group) commits(ctx context.Context, client *kadm.Client, topic string) (map[int32]standing, error) {
+	listed, err := client.ListTopics(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	detail := listed[topic]
+	if detail.Err != nil {
+		return nil, detail.Err
+	}
+	named := kmsg.NewOffsetFetchRequestGroupTopic()
+	named.Topic, named.TopicID, named.Partitions = topic, detail.ID, detail.Partitions.Numbers()
+	asked := kmsg.NewOffsetFetchRequestGroup()
+	asked.Group = g.opts.Source.Group
+	asked.Topics = append(asked.Topics, named)
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = true
+	req.Groups = append(req.Groups, asked)
+	resp, err := req.RequestWith(ctx, g.loop.consumer)
+	if err != nil {
+		return nil, err
+	}
+	commits := make(map[int32]standing)
+	for _, group := range resp.Groups {
+		if err := kerr.ErrorForCode(group.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, t := range group.Topics {
+			for _, p := range t.Partitions {
+				err := kerr.ErrorForCode(p.ErrorCode)
+				pending := errors.Is(err, kerr.UnstableOffsetCommit)
+				if err != nil && !pending {
+					return nil, err
+				}
+				commits[p.Partition] = standing{p.Offset, pending}
+			}
+		}
+	}
+	return commits, nil
 }
