@@ -323,7 +323,7 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
 	client := kadm.NewClient(g.loop.consumer)
 	for topic, partitions := range missing {
-		commits, err := g.commits(ctx, client, topic)
+		commits, err := commitsOf(ctx, g.loop.consumer, g.opts.Source.Group, topic)
 		isNew := false
 		var without []int32
 		for _, c := range commits {
@@ -381,11 +381,11 @@ type standing struct {
 	pending bool  // a transaction that has not ended has a newer one
 }
 
-// commits asks for the group's commits for all partitions of a topic. The request
+// commitsOf asks for a group's commits for all partitions of a topic. The request
 // names them: when all there are is asked for, brokers leave out what this user must
 // not see, and a commit would look like none.
-func (g *group) commits(ctx context.Context, client *kadm.Client, topic string) (map[int32]standing, error) {
-	listed, err := client.ListTopics(ctx, topic)
+func commitsOf(ctx context.Context, client *kgo.Client, group, topic string) (map[int32]standing, error) {
+	listed, err := kadm.NewClient(client).ListTopics(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -396,21 +396,21 @@ func (g *group) commits(ctx context.Context, client *kadm.Client, topic string) 
 	named := kmsg.NewOffsetFetchRequestGroupTopic()
 	named.Topic, named.TopicID, named.Partitions = topic, detail.ID, detail.Partitions.Numbers()
 	asked := kmsg.NewOffsetFetchRequestGroup()
-	asked.Group = g.opts.Source.Group
+	asked.Group = group
 	asked.Topics = append(asked.Topics, named)
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
 	req.Groups = append(req.Groups, asked)
-	resp, err := req.RequestWith(ctx, g.loop.consumer)
+	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	commits := make(map[int32]standing)
-	for _, group := range resp.Groups {
-		if err := kerr.ErrorForCode(group.ErrorCode); err != nil {
+	for _, answer := range resp.Groups {
+		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
 			return nil, err
 		}
-		for _, t := range group.Topics {
+		for _, t := range answer.Topics {
 			for _, p := range t.Partitions {
 				err := kerr.ErrorForCode(p.ErrorCode)
 				pending := errors.Is(err, kerr.UnstableOffsetCommit)

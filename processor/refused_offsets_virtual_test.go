@@ -4,6 +4,7 @@ package processor_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,9 +60,25 @@ func TestCommittedOffsetThatIsRefused(t *testing.T) {
 	}
 }
 
+// hideInput has the brokers leave "in" out when they are asked for all commits of a
+// group, as if this user may not see it.
+func (b *bed) hideInput() {
+	b.cluster.ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		req := r.(*kmsg.OffsetFetchRequest)
+		if len(req.Groups) != 1 || req.Groups[0].Topics != nil {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+		group := kmsg.NewOffsetFetchResponseGroup()
+		group.Group = req.Groups[0].Group
+		resp.Groups = append(resp.Groups, group)
+		return resp, nil, true
+	})
+}
+
 // Where in/0 starts with latest, in a group that has committed 10 of in/1, if the
-// brokers do not tell the commits at once. Asked for all topics they never tell of this
-// one, as if this user may not see it.
+// brokers do not tell the commits at once.
 func TestStartBesideCommitsThatAreNotTold(t *testing.T) {
 	fault := func(partition int32, err *kerr.Error, count int, byMember bool) kfake.Fault {
 		return kfake.Fault{
@@ -89,18 +106,7 @@ func TestStartBesideCommitsThatAreNotTold(t *testing.T) {
 				if test.committed >= 0 {
 					b.commit(0, test.committed)
 				}
-				b.cluster.ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
-					b.cluster.KeepControl()
-					req := r.(*kmsg.OffsetFetchRequest)
-					if len(req.Groups) != 1 || req.Groups[0].Topics != nil {
-						return nil, nil, false
-					}
-					resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
-					group := kmsg.NewOffsetFetchResponseGroup()
-					group.Group = req.Groups[0].Group
-					resp.Groups = append(resp.Groups, group)
-					return resp, nil, true
-				})
+				b.hideInput()
 				b.cluster.Fault(test.faults...)
 				opts := b.options()
 				opts.Source.Start = processor.Start{End: true}
@@ -112,4 +118,40 @@ func TestStartBesideCommitsThatAreNotTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The answer to the end of a transaction gets lost, and what it has committed may not
+// be seen for a while: nothing is emitted until it is known, and nothing again.
+func TestLostEndWhoseCommitIsNotTold(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		b.commit(0, 0)
+		b.hideInput()
+		opts := b.options()
+		opts.ExactlyOnce = true
+		connections := b.cuttable(&opts)
+		var cut atomic.Bool
+		b.cluster.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			alone := strings.HasSuffix(r.(*kmsg.EndTxnRequest).TransactionalID, "/offsets")
+			if !alone && cut.CompareAndSwap(false, true) {
+				connections.cut()
+				time.AfterFunc(100*time.Millisecond, connections.mend)
+			}
+			return nil, nil, false
+		})
+		refused := b.cluster.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "in", Err: kerr.TopicAuthorizationFailed, Count: -1,
+			When: func(r kmsg.Request) bool { return r.(*kmsg.OffsetFetchRequest).Groups[0].MemberID == nil },
+		})
+		b.produce("in", 0, 0, 20)
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("the reason is told", func() bool {
+			reason := b.problem(r, "test")
+			return strings.Contains(reason, "producer cannot be made") && strings.Contains(reason, "grant this user")
+		})
+		refused.Remove()
+		b.produce("in", 0, 20, 30)
+		b.caughtUp(1)
+		b.stop(r)
+		b.inOrder(0, 0, 30)
+	})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -186,17 +185,21 @@ func (r *recovery) try(ctx context.Context) (p producing, err error) {
 	if len(r.partitions) == 0 {
 		return p, nil
 	}
-	committed, err := kadm.NewClient(r.consumer).FetchOffsets(kadm.RequireStable(ctx), r.group)
-	if err != nil {
-		return p, err
-	}
+	topics := make(map[string]map[int32]standing)
 	for _, key := range r.partitions {
-		o, ok := committed.Lookup(key.topic, key.partition)
-		if ok && o.Err != nil {
-			return p, o.Err
+		commits, asked := topics[key.topic]
+		if !asked {
+			if commits, err = commitsOf(ctx, r.consumer, r.group, key.topic); err != nil && !goneTopicError(err) {
+				return p, fmt.Errorf("the group's offsets of %s: %w", key.topic, err)
+			}
+			topics[key.topic] = commits
 		}
-		if ok && o.At >= 0 {
-			p.committed[key] = offsets.Next(o.At)
+		switch c, told := commits[key.partition]; {
+		case !told: // the topic is gone, and its commits with it
+		case c.pending:
+			return p, kerr.UnstableOffsetCommit
+		case c.at >= 0:
+			p.committed[key] = offsets.Next(c.at)
 		}
 	}
 	return p, nil
