@@ -97,15 +97,12 @@ func (c *connection) ask(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode >= http.StatusOK || switches(resp) {
+		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			c.left = math.MaxInt64
 			return resp, nil
 		}
 	}
 }
-
-// switches reports whether a reply is the last one in HTTP/1.1.
-func switches(resp *http.Response) bool { return resp.StatusCode == http.StatusSwitchingProtocols }
 
 func (c *connection) write(req *http.Request) error {
 	if err := req.Write(c.out); err != nil {

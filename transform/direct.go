@@ -50,7 +50,7 @@ func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
 		unlink := context.AfterFunc(ctx, c.interrupt)
 		resp, err := c.ask(req)
 		if err == nil {
-			resp.Body = &replyBody{from: resp.Body, of: c, direct: d, unlink: unlink, ended: resp.Body == http.NoBody, last: resp.Close || switches(resp)}
+			resp.Body = &replyBody{from: resp.Body, of: c, direct: d, unlink: unlink, ended: resp.Body == http.NoBody, last: resp.Close || resp.StatusCode < http.StatusOK}
 			return resp, nil
 		}
 		unlink()

@@ -308,3 +308,40 @@ func TestDirectGivenUp(t *testing.T) {
 	client.Close()
 	open.Wait() // for ever, if a connection is left
 }
+
+// An attempt that ends between its reply and its end takes its connection with it: what ends
+// it may come at any time now, and must not meet the next attempt.
+func TestDirectGivenUpWithItsReply(t *testing.T) {
+	client := worker(t, HTTPOptions{}, func(conn net.Conn, in *bufio.Reader, _ int) {
+		for {
+			if _, ok := readRequest(in); !ok {
+				return
+			}
+			answerWith(conn, "v")
+		}
+	})
+	for _, ends := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, client.endpoints.all[0].url.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "v" {
+			t.Fatalf("got %q, error %v, want v", body, err)
+		}
+		want := 1
+		if ends {
+			cancel()
+			want = 0
+		}
+		_ = resp.Body.Close()
+		cancel()
+		if n := client.transport.(*direct).idling(); n != want {
+			t.Errorf("given up: %v; %d connections are kept, want %d", ends, n, want)
+		}
+	}
+}

@@ -105,6 +105,10 @@ func TestHTTPBrokenConnections(t *testing.T) {
 		"another protocol": {func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: secret\r\nConnection: upgrade\r\n\r\nsecret")
 		}, "answered 101"},
+		"no status": {func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 042 Odd\r\nContent-Length: 0\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c) // until it is closed
+		}, "answered 42"},
 		"early hints, then reply": {func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 		}, "answered 500"},
@@ -119,7 +123,7 @@ func TestHTTPBrokenConnections(t *testing.T) {
 			})
 			_, err := processor.Call(t.Context(), connect(t, url, transform.HTTPOptions{}), input())
 			kind := processor.Retry
-			if name == "another protocol" {
+			if name == "another protocol" || name == "no status" {
 				kind = processor.Deployment
 			}
 			if f := failure(t, err); f.Kind != kind || !strings.Contains(err.Error(), test.want) {
