@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"slices"
 	"time"
 
 	"seriatim/internal/seeded"
@@ -89,10 +90,12 @@ func (l *loop) proceed(d *drain) (ended bool) {
 		return false
 	}
 	if !d.committed && l.txn.running() {
-		if l.now.Before(d.deadline.Add(commitGrace)) {
+		if slices.ContainsFunc(d.tenures, l.uncommitted) && l.now.Before(d.deadline.Add(commitGrace)) {
 			return false // its end commits them
 		}
-		d.committed = true // it does not end: the broker does not answer
+		// Nothing is left to commit: where others emit all the time, one transaction
+		// follows the other. Or it does not end, because the broker does not answer.
+		d.committed = true
 	}
 	if !d.committed {
 		d.committed = true

@@ -5,7 +5,9 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,4 +163,68 @@ func TestLeaveDuringAJoin(t *testing.T) {
 				g.State, len(g.Members), len(b.status(old).Partitions))
 		}
 	})
+}
+
+// A partition of which all is committed is handed over at once, although transactions of
+// the others follow one another without a pause, or the one that is under way cannot end.
+func TestRevokeDoesNotWaitForTransactionsOfOthers(t *testing.T) {
+	for _, serverSide := range []bool{false, true} {
+		for _, silent := range []bool{false, true} {
+			t.Run(fmt.Sprintf("serverSide=%t,silent=%t", serverSide, silent), func(t *testing.T) {
+				virtual(t, 2, func(b *bed) {
+					var mute atomic.Bool
+					for _, key := range []kmsg.Key{kmsg.EndTxn, kmsg.InitProducerID} {
+						b.cluster.ControlKey(key.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+							b.cluster.KeepControl()
+							if mute.Load() {
+								return nil, nil, true // no answer
+							}
+							b.cluster.SleepControl(func() { <-time.After(20 * time.Millisecond) })
+							return nil, nil, false
+						})
+					}
+					opts := b.options()
+					opts.ExactlyOnce = true
+					opts.DrainTimeout = 30 * time.Second
+					opts.Source.ServerSide = serverSide
+					opts.Source.RebalanceTimeout = 2 * time.Minute
+					one := b.run(opts, processor.TransformFunc(passOn))
+					records := 0
+					produce := func() {
+						b.produceToAll(2, records, records+1)
+						records++
+						<-time.After(5 * time.Millisecond)
+					}
+					for range 1000 {
+						produce()
+					}
+					if silent {
+						b.caughtUp(2)
+						mute.Store(true)
+						<-time.After(15 * time.Second) // the transaction of a tick has no end
+					}
+					opts.Instance = "two"
+					two := b.run(opts, processor.TransformFunc(passOn))
+					began := time.Now()
+					for len(b.status(two).Partitions) == 0 && time.Since(began) < time.Minute {
+						if silent {
+							<-time.After(100 * time.Millisecond)
+						} else {
+							produce()
+						}
+					}
+					if took := time.Since(began); took > 15*time.Second { // three heartbeats
+						b.t.Errorf("it took %v until the other had a partition, want at most 15s", took)
+					}
+					mute.Store(false)
+					b.caughtUp(2)
+					b.stop(one)
+					b.stop(two)
+					for p := range int32(2) {
+						b.inOrder(p, 0, records)
+					}
+				})
+			})
+		}
+	}
 }
