@@ -57,7 +57,8 @@ const transactionTimeout = 15 * time.Second
 // before it aborts the transaction itself.
 const endTimeout = 10 * time.Second
 
-// twinInterval: an id taken twice within this time is used by another process.
+// twinInterval: an id taken twice within this time, or three ticks, is used by another
+// process.
 const twinInterval = time.Minute
 
 func newTransactor(opts *Options) *transactor {
@@ -334,7 +335,7 @@ func (l *loop) recover(cause error) {
 	x := l.txn
 	if fencing(cause) && l.now.Sub(l.disturbed) > twinInterval && l.now.Sub(x.since) < transactionTimeout {
 		// Nothing of our own explains it: no lost session, no freeze, no timeout.
-		if !x.fenced.IsZero() && l.now.Sub(x.fenced) < twinInterval {
+		if !x.fenced.IsZero() && l.now.Sub(x.fenced) < max(twinInterval, 3*l.opts.Commit.Interval) {
 			l.end(&FencedError{Instance: l.opts.Instance, Err: cause})
 			return
 		}

@@ -130,6 +130,7 @@ func (r *recovery) run() {
 	for {
 		ctx, cancel := context.WithTimeout(r.loop.life, recoveryTimeout)
 		p, err := r.try(ctx)
+		late := ctx.Err() != nil
 		cancel()
 		var refused *OldBrokersError
 		if errors.As(err, &refused) {
@@ -143,6 +144,9 @@ func (r *recovery) run() {
 			return
 		}
 		if !r.loop.do(func() {
+			if late { // the broker may carry out later what was given up, and shut out who comes next
+				r.loop.disturbed = r.loop.now
+			}
 			r.loop.note("producer", r.loop.opts.Name, "the transactional producer cannot be made; trying again: "+explain(err), 0)
 		}) {
 			return
