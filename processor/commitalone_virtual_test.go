@@ -60,3 +60,38 @@ func TestLateCommitDoesNotPutTheGroupBack(t *testing.T) {
 		b.inOrder(0, 0, 20)
 	})
 }
+
+// What was told about commits is over when a transaction has committed, although none
+// without outputs follows for as long as outputs do.
+func TestTransactionEndsTheProblemOfCommits(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		var refuse atomic.Bool
+		b.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			return nil, nil, refuse.Load() // without an answer
+		})
+		b.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			b.cluster.SleepControl(func() { <-time.After(20 * time.Millisecond) }) // while results wait
+			return nil, nil, false
+		})
+		opts := b.options()
+		opts.ExactlyOnce = true
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("a tick is committed", func() bool { return b.committed(0) == 0 })
+		refuse.Store(true)
+		b.eventually("commits are a problem", func() bool { return strings.Contains(b.problem(r, "test"), "commits are refused") })
+		refuse.Store(false)
+		const records = 2000
+		for i := range records {
+			b.produce("in", 0, i, i+1)
+			<-time.After(5 * time.Millisecond)
+		}
+		if reason := b.problem(r, "test"); reason != "" {
+			b.t.Errorf("after %d outputs the problem is %q, want none", records, reason)
+		}
+		b.caughtUp(1)
+		b.stop(r)
+		b.inOrder(0, 0, records)
+	})
+}

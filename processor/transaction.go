@@ -215,6 +215,7 @@ func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
 		x.aborts = 0
 		l.commits.ok++
 		l.over("transaction")
+		l.over("commit")
 		for _, m := range e.marks {
 			l.settleCommitted(m)
 		}
