@@ -17,14 +17,9 @@ import (
 // the request itself runs beside the loop.
 type committer struct {
 	policy   *offsets.Policy
-	inFlight *commit
+	inFlight context.CancelFunc // ends the commit in flight; nil if there is none
 	ok       uint64
 	failed   uint64
-}
-
-// A commit is one request for every partition whose position was known.
-type commit struct {
-	cancel context.CancelFunc
 }
 
 // A mark is what a commit says of one tenure.
@@ -79,7 +74,7 @@ func (l *loop) commit(deadline time.Time) bool {
 		send, deadline = l.commitAlone, earliest(deadline, l.now.Add(endTimeout))
 	}
 	ctx, cancel := context.WithDeadline(l.life, deadline)
-	l.commits.inFlight = &commit{cancel: cancel}
+	l.commits.inFlight = cancel
 	run := send(marks)
 	l.beside.Go(func() {
 		defer cancel()
@@ -97,9 +92,9 @@ func (l *loop) commit(deadline time.Time) bool {
 // commitAlone prepares a transaction of offsets alone.
 func (l *loop) commitAlone(marks []mark) func(context.Context) func() {
 	l.txn.since = l.now
-	offsets, client, as := l.txnOffsets(marks), l.producer, l.txn.alone
+	o, client, as := l.txnOffsets(marks), l.producer, l.txn.alone
 	return func(ctx context.Context) func() {
-		as, outcome, err := offsets.commitAlone(ctx, client, as)
+		as, outcome, err := o.commitAlone(ctx, client, as)
 		return func() {
 			l.txn.alone = as
 			if l.committed(marks, nil, err); outcome == unknownTxn {

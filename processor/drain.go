@@ -85,7 +85,7 @@ func (l *loop) proceed(d *drain) (ended bool) {
 	// partitions went could otherwise go out under the next generation.
 	if l.commits.inFlight != nil && !seeded.Bug("commit-not-awaited") {
 		if !l.now.Before(d.deadline.Add(commitGrace)) {
-			l.commits.inFlight.cancel()
+			l.commits.inFlight()
 		}
 		return false
 	}
@@ -162,7 +162,7 @@ func (l *loop) lose(tenures []*tenure, done chan<- bool) {
 		l.close(t)
 	}
 	if l.commits.inFlight != nil {
-		l.commits.inFlight.cancel()
+		l.commits.inFlight()
 	}
 	l.drains = append(l.drains, &drain{tenures: tenures, deadline: l.now, committed: true, done: done})
 }

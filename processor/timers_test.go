@@ -78,7 +78,7 @@ func TestLossWaitsForTheCommitInFlight(t *testing.T) {
 	}
 	l := newLoop(&opts)
 	cancelled := false
-	l.commits.inFlight = &commit{cancel: func() { cancelled = true }}
+	l.commits.inFlight = func() { cancelled = true }
 	done := make(chan bool, 1)
 	l.lose(nil, done)
 	l.proceedDrains()
