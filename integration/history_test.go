@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,10 +24,24 @@ type sighting struct {
 // that the topic has now.
 func read(t *testing.T, topic string, isolation kgo.IsolationLevel) [][]sighting {
 	t.Helper()
-	ctx := within(t, patience)
+	ctx := within(t, 2*patience)
 	end, err := ends(ctx, topic, isolation)
 	if err != nil {
 		t.Fatalf("the ends of %s: %v", topic, err)
+	}
+	if isolation == kgo.ReadCommitted() {
+		// The end of a transaction reaches the group and each of its partitions apart: what
+		// a group has committed may be invisible for some time yet (seen: 50 ms).
+		await(t, patience, "the transactions of "+topic+" to be over", func() (bool, string) {
+			all, err := ends(ctx, topic, kgo.ReadUncommitted())
+			if err != nil {
+				return false, err.Error()
+			}
+			if end, err = ends(ctx, topic, isolation); err != nil {
+				return false, err.Error()
+			}
+			return maps.Equal(end, all), fmt.Sprintf("committed up to %v of %v", end, all)
+		})
 	}
 	seen := make([][]sighting, len(end))
 	from := make(map[int32]kgo.Offset)
