@@ -44,7 +44,7 @@ test-unit: | $(RESULTS)
 
 # Rebalances in virtual time. The race detector itself crashes there now and then (golang/go#78156): only then, and
 # if no test has failed, they run once more.
-VIRTUAL := $(GOTEST) --jsonfile $(RESULTS)/virtual.json -- -race -shuffle=on -timeout 5m -tags synctests ./processor/...
+VIRTUAL := $(GOTEST) --jsonfile $(RESULTS)/virtual.json -- -race -shuffle=on -timeout 15m -tags synctests ./processor/...
 test-virtual: | $(RESULTS)
 	$(VIRTUAL) || { ! grep -q '"Action":"fail".*"Test"' $(RESULTS)/virtual.json && \
 		grep -q '"Output":"SIGSEGV: \|ThreadSanitizer: CHECK failed' $(RESULTS)/virtual.json && $(VIRTUAL); }
