@@ -29,6 +29,21 @@ type mark struct {
 	epoch  int32
 }
 
+// A member is what we are in the group at one moment.
+type member struct {
+	id         string // empty: none
+	generation int32
+	instance   *string // nil: membership is not static
+}
+
+func (l *loop) member() (m member) {
+	m.id, m.generation = l.consumer.GroupMetadata()
+	if l.opts.Source.Static {
+		m.instance = &l.opts.Instance
+	}
+	return m
+}
+
 // commitTimeout bounds one commit. A rebalance in which another member is slow
 // to rejoin may hold a classic group's commits back for all that time.
 const commitTimeout = 30 * time.Second
@@ -64,8 +79,8 @@ func (l *loop) commit(deadline time.Time) bool {
 		}
 		marks = append(marks, mark{t, next, epoch})
 	}
-	member, _ := l.consumer.GroupMetadata()
-	if len(marks) == 0 || member == "" { // no member: the broker would take it for an outsider's
+	member := l.member()
+	if len(marks) == 0 || member.id == "" { // no member: the broker would take it for an outsider's
 		l.commits.policy.Done(l.now)
 		return false
 	}
@@ -75,7 +90,7 @@ func (l *loop) commit(deadline time.Time) bool {
 	}
 	ctx, cancel := context.WithDeadline(l.life, deadline)
 	l.commits.inFlight = cancel
-	run := send(marks)
+	run := send(member, marks)
 	l.beside.Go(func() {
 		defer cancel()
 		taken := run(ctx)
@@ -90,13 +105,13 @@ func (l *loop) commit(deadline time.Time) bool {
 }
 
 // commitAlone prepares a transaction of offsets alone.
-func (l *loop) commitAlone(marks []mark) func(context.Context) func() {
+func (l *loop) commitAlone(as member, marks []mark) func(context.Context) func() {
 	l.txn.since = l.now
-	o, client, as := l.txnOffsets(marks), l.producer, l.txn.alone
+	o, client, alone := l.txnOffsets(as, marks), l.producer, l.txn.alone
 	return func(ctx context.Context) func() {
-		as, outcome, err := o.commitAlone(ctx, client, as)
+		alone, outcome, err := o.commitAlone(ctx, client, alone)
 		return func() {
-			l.txn.alone = as
+			l.txn.alone = alone
 			if l.committed(marks, nil, err); outcome == unknownTxn {
 				l.recover(err)
 			}
@@ -111,13 +126,10 @@ func (l *loop) commitAlone(marks []mark) func(context.Context) func() {
 // which was computed before a loss could go out under the next generation; and it
 // waits while the group joins, as long as the slowest member needs to hand its
 // partitions over, although the broker takes commits all that time.
-func (l *loop) commitPlainly(marks []mark) func(context.Context) func() {
+func (l *loop) commitPlainly(as member, marks []mark) func(context.Context) func() {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group = l.opts.Source.Group
-	req.MemberID, req.Generation = l.consumer.GroupMetadata()
-	if l.opts.Source.Static {
-		req.InstanceID = &l.opts.Instance
-	}
+	req.MemberID, req.Generation, req.InstanceID = as.id, as.generation, as.instance
 	byTopic := make(map[topicKey]int)
 	for _, m := range marks {
 		t := m.tenure

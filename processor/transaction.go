@@ -181,7 +181,7 @@ func (l *loop) endTxn() {
 		}
 	}
 	e := &ending{
-		txnOffsets: l.txnOffsets(marks), producer: l.producer, transactionalID: x.id,
+		txnOffsets: l.txnOffsets(l.member(), marks), producer: l.producer, transactionalID: x.id,
 		refused: l.acks.refused.Load, abort: abort,
 	}
 	l.beside.Go(func() { // ends within endTimeout, or with the loop

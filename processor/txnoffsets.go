@@ -13,16 +13,13 @@ import (
 // txnOffsets are what a transaction commits of the group's partitions.
 type txnOffsets struct {
 	group string
-	// member, generation and instanceID are those of the moment at which the
-	// positions were read. Read later, after the group took the partitions away and
+	// member is that of the moment at which the positions were read. Read later, after the group took the partitions away and
 	// gave them to us again, they would let offsets of the old tenure pass, and its
 	// outputs beside those of the new one.
-	member     string
-	generation int32
-	instanceID string
-	marks      []mark
-	positions  []position // of the marks; the tenures are the loop's
-	old        bool       // the cluster has transaction.version 1
+	member    member
+	marks     []mark
+	positions []position // of the marks; the tenures are the loop's
+	old       bool       // the cluster has transaction.version 1
 }
 
 // A position is what the transaction commits of one partition.
@@ -34,12 +31,8 @@ type position struct {
 }
 
 // txnOffsets are what a transaction commits with these marks.
-func (l *loop) txnOffsets(marks []mark) txnOffsets {
-	o := txnOffsets{group: l.opts.Source.Group, marks: marks, old: l.txn.old}
-	o.member, o.generation = l.consumer.GroupMetadata()
-	if l.opts.Source.Static {
-		o.instanceID = l.opts.Instance
-	}
+func (l *loop) txnOffsets(as member, marks []mark) txnOffsets {
+	o := txnOffsets{group: l.opts.Source.Group, member: as, marks: marks, old: l.txn.old}
 	for _, m := range marks {
 		o.positions = append(o.positions, position{m.tenure.partitionKey, m.tenure.reads, int64(m.next), m.epoch})
 	}
@@ -70,10 +63,7 @@ func (o *txnOffsets) commit(ctx context.Context, client *kgo.Client, as identity
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = as.transactionalID, as.id, as.epoch, o.group
-	req.MemberID, req.Generation = o.member, o.generation
-	if o.instanceID != "" {
-		req.InstanceID = &o.instanceID
-	}
+	req.MemberID, req.Generation, req.InstanceID = o.member.id, o.member.generation, o.member.instance
 	byTopic := make(map[string]int)
 	for _, p := range o.positions {
 		i, ok := byTopic[p.topic]
