@@ -94,7 +94,7 @@ func (l *loop) allowRetries() {
 }
 
 // answeredRetry gives back what a retry took that was answered.
-func (l *loop) answeredRetry(number int) {
+func (l *loop) answeredRetry(number int32) {
 	if number > 1 {
 		l.retries.add(1)
 		l.allowRetries()

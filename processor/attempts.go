@@ -122,7 +122,8 @@ func (l *loop) harvestLater() {
 	}
 }
 
-// complete fills the slot of a record with its result.
+// complete fills the slot of a record with its result. Most have nothing of what is asked for
+// here, and shall not pay for the calls.
 func (l *loop) complete(t *tenure, a *attempt) {
 	if a.n == 0 {
 		t.filtered++
@@ -132,17 +133,24 @@ func (l *loop) complete(t *tenure, a *attempt) {
 	}
 	l.answeredRetry(a.number)
 	l.breaker.good(l.now)
-	l.succeeded(t, t.window.Slot(a.seq))
-	l.fill(t, a.seq, a.outputs, a.n, a.bytes)
-	l.storeLater(t, a.seq)
-	l.vindicated(t, a.seq)
-	l.judged(t, a.seq, true)
+	if t.memory != nil {
+		l.succeeded(t, t.window.Slot(a.seq))
+	}
+	l.fill(t, a.seq, a.outputs, a.n, a.size, a.bytes)
+	if t.memory != nil {
+		l.storeLater(t, a.seq)
+	}
+	if l.outage != nil {
+		l.vindicated(t, a.seq)
+	}
+	if l.breaker != nil {
+		l.judged(t, a.seq, true)
+	}
 }
 
-// fill completes the record of a slot with its n outputs.
-func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, bytes int64) {
+// fill completes the record of a slot, of that size, with its n outputs of so many bytes.
+func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, size, bytes int64) {
 	s := t.window.Slot(seq)
-	size := recordSize(s.record)
 	t.unfinished -= size
 	l.budget.learn(size, bytes)
 	s.outputs, s.pending = outputs, n

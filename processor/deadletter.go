@@ -71,14 +71,14 @@ func (l *loop) exhausted(t *tenure, seq resequence.Seq, why reason, what string)
 	}
 }
 
-// fillWith completes a record with outputs that no transform has made, or none.
+// fillWith completes a record with outputs that its attempt has not made, or none.
 func (l *loop) fillWith(t *tenure, seq resequence.Seq, first *output) {
 	n, bytes := int32(0), int64(0)
 	for o := first; o != nil; o = o.next {
 		n++
 		bytes += o.size()
 	}
-	l.fill(t, seq, first, n, bytes)
+	l.fill(t, seq, first, n, recordSize(t.window.Slot(seq).record), bytes)
 }
 
 // instead returns what is emitted in place of the outputs of an exhausted record:

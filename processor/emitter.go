@@ -31,18 +31,20 @@ func (l *loop) emit(t *tenure) {
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled
 	for ; t.emitNext < end && t.phase != closed; t.emitNext++ {
 		s := t.window.Slot(t.emitNext)
-		if s.state != settled && !l.acceptable(t, s, t.emitNext) {
+		if s.state == settled { // before the producer refused an earlier one
+			l.settleRun(t, from, t.emitNext)
+			from = t.emitNext + 1
+			continue
+		}
+		if !l.acceptable(t, s, t.emitNext) {
 			break
 		}
-		if s.pending == 0 && s.state != settled {
+		if s.pending == 0 {
 			s.state = settled
 			continue
 		}
 		l.settleRun(t, from, t.emitNext)
 		from = t.emitNext + 1
-		if s.state == settled {
-			continue // before the producer refused an earlier one
-		}
 		if l.txn != nil && !l.join(t) {
 			return
 		}

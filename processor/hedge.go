@@ -177,10 +177,14 @@ type race struct{ chunks []*chunk }
 // second makes another chunk with the record of c, beside it.
 func (s *scheduler) second(c *chunk, now time.Time) *chunk {
 	a := &c.attempts[0] // its worker writes the rest of it
+	told := past{note: c.tenure.window.Slot(a.seq).noteText()}
+	if a.past != nil {
+		told.last = a.past.last
+	}
 	other := s.blank()
 	other.tenure, other.started = c.tenure, now
 	other.attempts = append(other.attempts, attempt{
-		seq: a.seq, record: a.record, call: a.call, number: a.number, last: a.last, note: c.tenure.window.Slot(a.seq).noteText(),
+		seq: a.seq, record: a.record, past: &told, call: a.call, number: a.number,
 	})
 	if c.race == nil {
 		c.race = &race{[]*chunk{c}}

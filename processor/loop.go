@@ -344,7 +344,7 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 			l.bug(t, err)
 			return records[i:]
 		}
-		*s = slot{record: r, admitted: now}
+		s.record, s.admitted = r, now
 		if !r.Attrs.IsControl() {
 			t.unfinished += size
 			if l.opts.Batch.Records > 0 {

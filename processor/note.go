@@ -78,6 +78,15 @@ func (l *loop) takeNotes() {
 	}
 }
 
+// past is what the next attempt is told of those before it.
+func (s *slot) past() *past {
+	p := &past{note: s.noteText()}
+	if s.failed != nil {
+		p.last = s.failed.err
+	}
+	return p
+}
+
 // noteText is the note about the record; empty if there is none.
 func (s *slot) noteText() string {
 	if s.note == nil {

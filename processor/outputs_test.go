@@ -353,7 +353,7 @@ func TestOutputsWaitForAllOfTheirLanes(t *testing.T) {
 	first.record.Context, second.record.Context, others.record.Context = first, second, others //nolint:fatcontext // an output is the context of its own record
 	lanes[1].take(others)
 	lanes[1].refused.Store(true)
-	l.fill(source, 0, first, 2, 0)
+	l.fillWith(source, 0, first)
 	l.advance(source)
 	l.emit(source)
 	if lanes[0].handed != 0 || lanes[1].handed != 1 {

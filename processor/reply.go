@@ -112,7 +112,6 @@ func (l *loop) boundReplies(t *tenure, r *journal.Record) {
 // reuse completes a record with a result that was stored.
 func (l *loop) reuse(t *tenure, seq resequence.Seq, reply *journal.Reply) {
 	var first, last *output
-	bytes := int64(0)
 	for i := range reply.Outputs {
 		r := &reply.Outputs[i]
 		o := &output{tenure: t, seq: seq, of: int32(len(reply.Outputs))}
@@ -126,14 +125,13 @@ func (l *loop) reuse(t *tenure, seq resequence.Seq, reply *journal.Reply) {
 			last.next = o
 		}
 		last = o
-		bytes += o.size()
 	}
 	if first == nil {
 		t.filtered++
 	}
 	l.replies.reused++
 	if seeded.Bug("stored-reply-filters") {
-		first, bytes, reply.Outputs = nil, 0, nil
+		first = nil
 	}
-	l.fill(t, seq, first, int32(len(reply.Outputs)), bytes)
+	l.fillWith(t, seq, first)
 }

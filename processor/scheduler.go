@@ -190,11 +190,10 @@ func (c *chunk) add(s *slot, seq resequence.Seq, nanos int64) {
 	if s.first == 0 {
 		s.first = nanos
 	}
-	a := attempt{seq: seq, record: s.record, call: s.calls, number: int(s.begun), note: s.noteText()}
-	if s.failed != nil {
-		a.last = s.failed.err
+	c.attempts = append(c.attempts, attempt{seq: seq, record: s.record, call: s.calls, number: s.begun})
+	if s.failed != nil || s.note != nil {
+		c.attempts[len(c.attempts)-1].past = s.past()
 	}
-	c.attempts = append(c.attempts, a)
 }
 
 // done takes back a chunk that a worker has finished.

@@ -44,17 +44,23 @@ type chunk struct {
 type attempt struct {
 	seq    resequence.Seq
 	record *kgo.Record
+	past   *past // nil: there was none
 	call   int32 // slot.calls
-	number int   // 1-based
-	last   error // of the attempt before
-	note   string
+	number int32 // 1-based
 
 	ran     bool
-	shared  bool // the error is that of a whole batch, or of those that it left out
-	outputs *output
+	shared  bool  // the error is that of a whole batch, or of those that it left out
 	n       int32 // outputs
+	outputs *output
+	size    int64 // of the record
 	bytes   int64 // of the outputs
 	err     error
+}
+
+// A past is what an attempt is told of those before it.
+type past struct {
+	last error // of the attempt before
+	note string
 }
 
 // maxChunk is the most records that a worker gets at a time. chunkTime is how
@@ -99,23 +105,30 @@ func (c *chunk) run(transform Transform, opts *Options) {
 func (c *chunk) attempt(a *attempt, transform Transform, opts *Options) {
 	c.outputs = Outputs{in: a.record, slab: &c.slab}
 	a.ran = true
-	if a.err = call(c.ctx, transform, c.input(a, opts), &c.outputs); a.err == nil {
+	if err := call(c.ctx, transform, c.input(a, opts), &c.outputs); err != nil {
+		a.err = err
+	} else {
 		c.result(a, &c.outputs, opts)
 	}
 }
 
 func (c *chunk) input(a *attempt, opts *Options) Input {
 	t := c.tenure
-	return Input{
-		Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: a.number, Last: a.last, Asked: c.asked,
-		Note: a.note, source: source{place{t, a.seq, a.call}, c.notes},
+	in := Input{
+		Record: a.record, Pipeline: opts.Name, TopicID: t.topicID, Attempt: int(a.number), Asked: c.asked,
+		source: source{place{t, a.seq, a.call}, c.notes},
 	}
+	if a.past != nil {
+		in.Last, in.Note = a.past.last, a.past.note
+	}
+	return in
 }
 
 // result takes the outputs of an attempt that has succeeded.
 func (c *chunk) result(a *attempt, out *Outputs, opts *Options) {
 	t, s := c.tenure, &c.slab
 	a.outputs, a.n = out.head, int32(out.n)
+	a.size = recordSize(a.record)
 	i := 0
 	for o := out.head; o != nil; o = o.next {
 		i++
