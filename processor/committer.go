@@ -11,6 +11,7 @@ import (
 
 	"seriatim/internal/seeded"
 	"seriatim/offsets"
+	"seriatim/resequence"
 )
 
 // A committer is the loop's part that commits. One commit is in flight at most;
@@ -27,6 +28,7 @@ type mark struct {
 	tenure *tenure
 	next   offsets.Next
 	epoch  int32
+	end    resequence.Seq // one past the last record with outputs in the transaction; 0 if there are none
 }
 
 // A member is what we are in the group at one moment.
@@ -77,7 +79,7 @@ func (l *loop) commit(deadline time.Time) bool {
 		if seeded.Bug("commit-polled") {
 			next = t.tracker.Position()
 		}
-		marks = append(marks, mark{t, next, epoch})
+		marks = append(marks, mark{tenure: t, next: next, epoch: epoch})
 	}
 	member := l.member()
 	if len(marks) == 0 || member.id == "" { // no member: the broker would take it for an outsider's

@@ -168,7 +168,7 @@ func (l *loop) endTxn() {
 			continue
 		}
 		next, epoch := t.emittedFrontier()
-		marks = append(marks, mark{t, next, epoch})
+		marks = append(marks, mark{t, next, epoch, t.emitNext})
 	}
 	if !abort && (l.commits.policy.Due(l.now) || len(l.drains) > 0) {
 		l.commits.policy.Begin(l.now)
@@ -176,7 +176,7 @@ func (l *loop) endTxn() {
 		for _, t := range l.tenures {
 			if _, ok := x.emitted[t]; !ok && l.committable(t) {
 				next, epoch := t.tracker.Frontier()
-				marks = append(marks, mark{t, next, epoch})
+				marks = append(marks, mark{tenure: t, next: next, epoch: epoch})
 			}
 		}
 	}
@@ -273,19 +273,15 @@ func (l *loop) settleCommitted(m mark) {
 	}
 	t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
 	l.forget(t, m.next)
-	if _, ok := l.txn.emitted[t]; !ok {
-		return
-	}
-	l.settleBelow(t, m.next)
+	l.settleEmitted(t, m.end)
 	l.budget.account(t)
 }
 
-// settleBelow settles the emitted records with offsets below next.
-func (l *loop) settleBelow(t *tenure, next offsets.Next) {
-	lo := resequence.Seq(t.tracker.Settled())
-	for lo < t.emitNext && t.window.Slot(lo).record.Offset < int64(next) {
+// settleEmitted settles the emitted records before end.
+func (l *loop) settleEmitted(t *tenure, end resequence.Seq) {
+	for lo := resequence.Seq(t.tracker.Settled()); lo < end; {
 		hi := lo
-		for hi < t.emitNext && t.window.Slot(hi).state != settled && t.window.Slot(hi).record.Offset < int64(next) {
+		for hi < end && t.window.Slot(hi).state != settled {
 			t.window.Slot(hi).state = settled
 			hi++
 		}
@@ -293,10 +289,19 @@ func (l *loop) settleBelow(t *tenure, next offsets.Next) {
 			l.settle(t, lo, hi)
 		}
 		lo = max(hi, resequence.Seq(t.tracker.Settled()))
-		for lo < t.emitNext && t.window.Slot(lo).state == settled {
+		for lo < end && t.window.Slot(lo).state == settled {
 			lo++
 		}
 	}
+}
+
+// emittedBelow is one past the last emitted record with an offset below next.
+func (t *tenure) emittedBelow(next offsets.Next) resequence.Seq {
+	end := resequence.Seq(t.tracker.Settled())
+	for end < t.emitNext && t.window.Slot(end).record.Offset < int64(next) {
+		end++
+	}
+	return end
 }
 
 // rewindAll has every tenure emit again what the transaction had of it, but for
@@ -307,7 +312,7 @@ func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
 			continue
 		}
 		if next, ok := committed[t.partitionKey]; ok {
-			l.settleBelow(t, next)
+			l.settleEmitted(t, t.emittedBelow(next))
 		}
 		first := resequence.Seq(t.tracker.Settled())
 		for seq := first; seq < t.emitNext; seq++ {
