@@ -114,3 +114,25 @@ func TestTransactionOfALostTenureIsNotCommittedByTheNext(t *testing.T) {
 		b.inOrder(0, 0, records)
 	})
 }
+
+// A transaction ends before its time when nearly all that a full window holds is emitted, and
+// not much earlier: slots are freed by the commit, and each end has its price.
+func TestFullWindowEndsTheTransaction(t *testing.T) {
+	const records, window = 2000, 100
+	virtual(t, 1, func(b *bed) {
+		opts := b.exactlyOnce()
+		opts.Commit.Transaction, opts.Window.Records = 5*time.Second, window
+		b.produce("in", 0, 0, records)
+		began := time.Now()
+		r := b.run(opts, jittered(2*time.Millisecond))
+		b.caughtUp(1)
+		if took := time.Since(began); took > 15*time.Second {
+			b.t.Errorf("it took %v: full windows waited for the time of their transactions", took)
+		}
+		if n := b.status(r).Transactions["committed"]; n > records/window*3/2 {
+			b.t.Errorf("%d transactions for %d windows", n, records/window)
+		}
+		b.stop(r)
+		b.inOrder(0, 0, records)
+	})
+}

@@ -26,7 +26,6 @@ type transactor struct {
 	since   time.Time
 	emitted map[*tenure]struct{} // with outputs in this transaction
 	refused error                // why it must be aborted
-	pressed bool                 // a window fills up: end it early
 
 	notBefore time.Time // the next one may be opened; after an abort
 	aborts    int       // in a row
@@ -107,7 +106,7 @@ func (l *loop) join(t *tenure) bool {
 			l.recover(err)
 			return false
 		}
-		x.phase, x.since, x.pressed = openTxn, l.now, false
+		x.phase, x.since = openTxn, l.now
 		l.acks.refused.Store(false)
 		l.at(l.now.Add(x.cadence), func() {})
 	case openTxn:
@@ -118,11 +117,6 @@ func (l *loop) join(t *tenure) bool {
 		return false
 	}
 	x.emitted[t] = struct{}{}
-	// Slots are freed by the commit alone, so that a full window would otherwise
-	// wait for the cadence.
-	if 2*t.window.Len() >= l.opts.Window.Records || 4*l.budget.used >= 3*l.opts.Window.Bytes {
-		x.pressed = true
-	}
 	return true
 }
 
@@ -132,13 +126,28 @@ func (l *loop) endTxnIfDue() {
 	if x == nil || x.phase != openTxn {
 		return
 	}
-	due := x.refused != nil || x.pressed || !l.now.Before(x.since.Add(x.cadence)) || l.commits.policy.Due(l.now)
+	due := x.refused != nil || l.pressed() || !l.now.Before(x.since.Add(x.cadence)) || l.commits.policy.Due(l.now)
 	for _, d := range l.drains {
 		due = due || x.touches(d.tenures) && d.settledButForTxn()
 	}
 	if due {
 		l.endTxn()
 	}
+}
+
+// pressed reports whether records wait for room that only the end of the transaction
+// makes: slots are freed by the commit, and nearly all that the window holds is emitted. Each
+// end costs the broker some 10 ms of CPU, so that ending it at half a window was half as fast.
+func (l *loop) pressed() bool {
+	for t := range l.backed {
+		if t.tracker == nil || len(t.spill) == 0 && !t.paused {
+			continue
+		}
+		if emitted := int(uint64(t.emitNext) - t.tracker.Settled()); emitted > 0 && 10*emitted >= 9*t.window.Len() {
+			return true
+		}
+	}
+	return false
 }
 
 // settledButForTxn reports whether nothing of the drained tenures is left to wait
