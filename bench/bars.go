@@ -80,7 +80,7 @@ var stuckRows = []row{
 	},
 	{
 		name:  "stuck, 1 of 8, pass / none stuck",
-		input: topic{partitions: 8, records: 1_000_000, size: 100},
+		input: topic{partitions: 8, records: 2_000_000, size: 100}, // some 8 s
 		a:     stuck(pass, true), b: new(stuck(pass, false)), bar: 0.98, pairs: 7,
 	},
 	{

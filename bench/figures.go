@@ -13,7 +13,10 @@ type trial struct {
 	times int  // how often it is repeated
 	quick bool // it belongs to the selection of -quick, which measures it once
 	bars  bool // one of its figures has one, which -bars asks for
-	run   func(ctx context.Context, b *bed) ([]figure, error)
+	// warmUp has the first repetition not count: the broker compiles its code meanwhile, which
+	// is more CPU than what is measured.
+	warmUp bool
+	run    func(ctx context.Context, b *bed) ([]figure, error)
 }
 
 // trials are what is measured beside the rows.
@@ -54,6 +57,7 @@ type measured struct {
 func (t trial) measure(ctx context.Context, b *bed, again bool, m *measured) error {
 	var all []series
 	skipped := 0
+	cold := t.warmUp
 	for done := 0; done < t.times; {
 		progress("%s\n", t.name)
 		before := readLoad()
@@ -63,7 +67,10 @@ func (t trial) measure(ctx context.Context, b *bed, again bool, m *measured) err
 		}
 		foreign := readLoad().foreign(before)
 		verdict := ""
-		if again && foreign > most && skipped < t.times {
+		switch {
+		case cold:
+			cold, verdict = false, "warm-up"
+		case again && foreign > most && skipped < t.times:
 			skipped++
 			verdict = "repeated"
 		}
