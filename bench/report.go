@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,12 +150,23 @@ func heading(ctx context.Context, inMemory bool) string {
 		fmt.Fprintf(&text, "- %s: %s\n", name, fmt.Sprintf(format, args...))
 	}
 	fmt.Fprintf(&text, "# Speed, %s\n\n", time.Now().Format(time.DateOnly))
-	line("Command", "`cd bench && go run . %s`", strings.Join(os.Args[1:], " "))
+	line("Command", "`cd bench && go run . %s`", typed(os.Args[1:]))
 	line("Commit", "%s", commit(ctx))
 	line("Machine", "%d x %s, %s, %s/%s %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal"),
 		runtime.GOOS, runtime.GOARCH, first("/proc/sys/kernel/osrelease"))
 	line("Versions", "Go %s, franz-go %s, %s (on the same machine)", strings.TrimPrefix(runtime.Version(), "go"), version("github.com/twmb/franz-go"), broker)
 	return text.String()
+}
+
+// typed is how the arguments are typed in a shell.
+func typed(args []string) string {
+	quoted := slices.Clone(args)
+	for i, arg := range args {
+		if strings.ContainsAny(arg, " ^$|()[]*?&;<>") {
+			quoted[i] = "'" + arg + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 // commit names what is checked out, and whether it was changed.
