@@ -3,7 +3,6 @@ package main
 import (
 	"container/heap"
 	"context"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -86,7 +85,5 @@ func (w *waits) Pop() any {
 
 // takes is how long the transform of a record takes: log-normal, and the same for the same place.
 func (j job) takes(r *kgo.Record) time.Duration {
-	random := rand.New(rand.NewPCG(uint64(r.Partition), uint64(r.Offset)))
-	mu := math.Log(float64(j.Latency)) - j.Sigma*j.Sigma/2
-	return time.Duration(math.Exp(mu + j.Sigma*random.NormFloat64()))
+	return draw(rand.New(rand.NewPCG(uint64(r.Partition), uint64(r.Offset))), j.Latency, j.Sigma)
 }

@@ -45,12 +45,17 @@ func steadily(n int, rate float64) []time.Duration {
 // lognormally is how long the transforms of n records take.
 func lognormally(n int, mean time.Duration, sigma float64) []time.Duration {
 	random := rand.New(rand.NewPCG(3, 4))
-	mu := math.Log(float64(mean)) - sigma*sigma/2
 	takes := make([]time.Duration, n)
 	for i := range takes {
-		takes[i] = time.Duration(math.Exp(mu + sigma*random.NormFloat64()))
+		takes[i] = draw(random, mean, sigma)
 	}
 	return takes
+}
+
+// draw returns a log-normal time with that mean; sigma is the standard deviation of its logarithm.
+func draw(random *rand.Rand, mean time.Duration, sigma float64) time.Duration {
+	mu := math.Log(float64(mean)) - sigma*sigma/2
+	return time.Duration(math.Exp(mu + sigma*random.NormFloat64()))
 }
 
 // A passage is when the records of a flow came and went, since its begin. What was not
