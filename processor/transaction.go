@@ -137,7 +137,7 @@ func (l *loop) endTxnIfDue() {
 
 // pressed reports whether records wait for room that only the end of the transaction
 // makes: slots are freed by the commit, and nearly all that the window holds is emitted. Each
-// end costs the broker some 10 ms of CPU, so that ending it at half a window was half as fast.
+// end costs the broker some 10 ms of CPU: ending it at half a window was 4 to 5 % slower.
 func (l *loop) pressed() bool {
 	for t := range l.backed {
 		if t.tracker == nil || len(t.spill) == 0 && !t.paused {
