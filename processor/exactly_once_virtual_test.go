@@ -5,12 +5,14 @@ package processor_test
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/processor"
@@ -132,6 +134,47 @@ func TestFullWindowEndsTheTransaction(t *testing.T) {
 		if n := b.status(r).Transactions["committed"]; n > records/window*3/2 {
 			b.t.Errorf("%d transactions for %d windows", n, records/window)
 		}
+		b.stop(r)
+		b.inOrder(0, 0, records)
+	})
+}
+
+// slowAnswers has the client take its time for each output that it gives up.
+type slowAnswers struct{}
+
+func (slowAnswers) OnProduceRecordUnbuffered(_ *kgo.Record, err error) {
+	if err != nil {
+		<-time.After(100 * time.Millisecond)
+	}
+}
+
+// A producer that is given up answers for its outputs after it was closed, as the race
+// detector sees: not while the next one has them already.
+func TestAnswersOfAProducerThatIsGivenUp(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		const records = 50
+		var silent atomic.Bool
+		b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if r.(*kmsg.ProduceRequest).TransactionID != nil && silent.Load() {
+				b.cluster.SleepControl(func() {
+					for silent.Load() {
+						<-time.After(10 * time.Millisecond)
+					}
+				})
+			}
+			return nil, nil, false
+		})
+		opts := b.exactlyOnce()
+		opts.Client = append(slices.Clone(opts.Client), kgo.WithHooks(slowAnswers{}))
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.produce("in", 0, 0, 10)
+		b.caughtUp(1)
+		silent.Store(true)
+		b.produce("in", 0, 10, records)
+		b.eventually("the transaction is given up", func() bool { return b.status(r).Transactions["aborted"] > 0 })
+		silent.Store(false)
+		b.caughtUp(1)
 		b.stop(r)
 		b.inOrder(0, 0, records)
 	})

@@ -125,7 +125,10 @@ const (
 // run tries until it has succeeded or the loop has ended.
 func (r *recovery) run() {
 	if r.old != nil {
-		r.old.Close() // answers every output that was not acknowledged
+		r.old.Close()
+		// It leaves the answers for outputs that were not acknowledged to a goroutine: they
+		// must not meet the same outputs when these are emitted again (seen with franz-go 1.22.2).
+		_ = r.old.Flush(r.loop.life)
 	}
 	for {
 		ctx, cancel := context.WithTimeout(r.loop.life, recoveryTimeout)
