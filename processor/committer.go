@@ -31,21 +31,6 @@ type mark struct {
 	end    resequence.Seq // one past the last record with outputs in the transaction; 0 if there are none
 }
 
-// A member is what we are in the group at one moment.
-type member struct {
-	id         string // empty: none
-	generation int32
-	instance   *string // nil: membership is not static
-}
-
-func (l *loop) member() (m member) {
-	m.id, m.generation = l.consumer.GroupMetadata()
-	if l.opts.Source.Static {
-		m.instance = &l.opts.Instance
-	}
-	return m
-}
-
 // commitTimeout bounds one commit. A rebalance in which another member is slow
 // to rejoin may hold a classic group's commits back for all that time.
 const commitTimeout = 30 * time.Second

@@ -109,6 +109,7 @@ type group struct {
 // assigned begins a tenure for each partition, without a position yet: adjust,
 // which runs next, finds it.
 func (g *group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	g.enter()
 	g.loop.do(func() { g.loop.assign(partitions) })
 }
 
@@ -118,6 +119,7 @@ func (g *group) revoked(_ context.Context, _ *kgo.Client, partitions map[string]
 	if len(partitions) == 0 {
 		return
 	}
+	g.enter()
 	budget := min(g.opts.DrainTimeout, g.opts.Source.RebalanceTimeout/2)
 	done := make(chan bool, 1)
 	ok := g.loop.do(func() {
@@ -294,8 +296,14 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 		l.log.Warn("records wait", "scope", t.String(), "reason", reason)
 	}
 	l.pause(t)
+	g.place(t, wait)
+}
+
+// place looks up where t starts, once wait is over, and has it go on from there.
+func (g *group) place(t *tenure, wait time.Duration) {
+	l := g.loop
 	l.at(l.now.Add(wait), func() {
-		if t.phase != open {
+		if t.phase != open || t.tracker != nil {
 			return
 		}
 		l.beside.Go(func() { // ends with the request's time limit
@@ -306,9 +314,9 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 			l.do(func() {
 				next, ok := found[t.partitionKey]
 				switch {
-				case t.phase != open || t.recreated:
+				case t.phase != open || t.tracker != nil || t.recreated:
 				case !ok:
-					g.unplaced(t, reasons[t.partitionKey], min(2*wait, lastPlacing))
+					g.unplaced(t, reasons[t.partitionKey], min(max(2*wait, firstPlacing), lastPlacing))
 				default:
 					l.move(t, offsets.Next(next))
 				}

@@ -41,6 +41,7 @@ type loop struct {
 	epoch time.Time
 	timers
 
+	as       member // what the tenures are given to
 	tenures  map[partitionKey]*tenure
 	counters map[partitionKey]*counters
 	sched    *scheduler

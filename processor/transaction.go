@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -189,8 +190,13 @@ func (l *loop) endTxn() {
 			}
 		}
 	}
+	member := l.member()
+	if !abort && member.id == "" {
+		l.unfinished(errNoMember)
+		return
+	}
 	e := &ending{
-		txnOffsets: l.txnOffsets(l.member(), marks), producer: l.producer, transactionalID: x.id,
+		txnOffsets: l.txnOffsets(member, marks), producer: l.producer, transactionalID: x.id,
 		refused: l.acks.refused.Load, abort: abort,
 	}
 	l.beside.Go(func() { // ends within endTimeout, or with the loop
@@ -248,13 +254,23 @@ func (l *loop) txnEnded(e *ending, outcome outcome, err error) {
 		}
 		l.noTransaction()
 	case unfinishedTxn: // the group's generation has changed
-		if l.now.Sub(x.since) > endTimeout {
-			x.refused = err
-		}
-		l.at(l.now.Add(commitRetry), l.endTxn)
+		l.unfinished(err)
 	case unknownTxn:
 		l.recover(err)
 	}
+}
+
+// errNoMember: the group does without us, until we have joined again.
+var errNoMember = fmt.Errorf("the group has to be joined again: %w", kerr.UnknownMemberID)
+
+// unfinished has the transaction ended a little later, when the group will have told
+// what is left of it.
+func (l *loop) unfinished(err error) {
+	x := l.txn
+	if l.now.Sub(x.since) > endTimeout {
+		x.refused = err
+	}
+	l.at(l.now.Add(commitRetry), l.endTxn)
 }
 
 // noTransaction leaves the transaction behind and lets everybody emit.

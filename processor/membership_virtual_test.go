@@ -1,0 +1,79 @@
+//go:build synctests
+
+package processor_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A member is late in joining, the group goes on without it, and the client joins again
+// under another id without a word of partitions that were lost. What the member still has
+// of them must not be committed in its new name: somebody else has had them, and has them
+// still, or has left, so that the client never gives them up.
+func TestMemberThatJoinsTooLate(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		exactlyOnce, leaves bool
+	}{
+		{"exactly once", true, false},
+		{"exactly once, and the other has left", true, true},
+		{"at least once", false, false},
+		{"at least once, and the other has left", false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			virtual(t, 2, func(b *bed) {
+				var id atomic.Value // of the first member
+				var held atomic.Bool
+				goOn := make(chan struct{})
+				b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+					b.cluster.KeepControl()
+					as := r.(*kmsg.JoinGroupRequest).MemberID
+					if as != "" && !id.CompareAndSwap(nil, as) && id.Load() == as && held.CompareAndSwap(false, true) {
+						b.cluster.SleepControl(func() { <-goOn })
+					}
+					return nil, nil, false
+				})
+				opts := b.options()
+				opts.ExactlyOnce = c.exactlyOnce
+				opts.Source.RebalanceTimeout = 5 * time.Second
+				opts.Window.Records = 8
+				transform := jittered(time.Second)
+				first := b.run(opts, transform)
+				b.produceToAll(2, 0, 20)
+				b.caughtUp(2)
+				done := b.neverBack(2)
+				b.produceToAll(2, 20, 400)
+
+				opts.Instance = "two"
+				second := b.run(opts, transform)
+				b.eventually("the join is held up", held.Load)
+				b.eventually("the second has all", func() bool { return len(b.status(second).Partitions) == 2 })
+				at := b.committed(0)
+				b.eventually("the second has gone on", func() bool { return b.committed(0) > at+20 })
+				if c.leaves {
+					b.stop(second)
+				}
+				close(goOn)
+				if !c.leaves {
+					b.eventually("each has one", func() bool {
+						return len(b.status(first).Partitions) == 1 && len(b.status(second).Partitions) == 1
+					})
+				}
+				b.caughtUp(2)
+				done()
+				b.stop(first)
+				if !c.leaves {
+					b.stop(second)
+				}
+				if c.exactlyOnce {
+					b.inOrder(0, 0, 400)
+					b.inOrder(1, 0, 400)
+				}
+			})
+		})
+	}
+}
