@@ -232,10 +232,13 @@ func (j job) transform() (t processor.Transform, end func(), err error) {
 		return j.ask()
 	}
 	end = func() {}
-	if j.Latency == 0 && !j.Timed && !j.Stuck && !j.Hanging {
+	if j.Latency == 0 && !j.Timed && !j.Others { // with a stuck record or without: the same transform
 		return passOn, end, nil
 	}
-	clock := newClock()
+	var clock *clock // takes CPU all the time
+	if j.Latency > 0 || j.Timed {
+		clock = newClock()
+	}
 	return processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
 		if j.Latency > 0 {
 			j.span.begin()
