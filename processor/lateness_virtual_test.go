@@ -17,9 +17,9 @@ import (
 	"seriatim/processor"
 )
 
-// Requests of transactions are held up, so that they are given up and carried out later, while
-// members come, go, are thrown out and get bad answers, and records with and without outputs
-// follow each other. The group never goes back, nobody takes a late request for a twin, and
+// Requests of transactions are held up, so that they are given up and carried out later, and those that
+// join the group for longer than it waits, while members come, go, are thrown out and get bad
+// answers, and records with and without outputs follow each other. The group never goes back, nobody takes a late request for a twin, and
 // readers of committed records see every output once, in order.
 func TestLateRequestsUnderChurn(t *testing.T) {
 	plans(t, 12, func(t *testing.T, rng *rand.Rand) {
@@ -29,6 +29,7 @@ func TestLateRequestsUnderChurn(t *testing.T) {
 			c := newChurn(b, rng, partitions)
 			c.exactlyOnce = true
 			c.drain = time.Duration(1+rng.IntN(15)) * time.Second
+			c.rebalance = time.Duration(2+rng.IntN(30)) * time.Second
 			slow := jitter(rng.Uint64(), time.Duration(1+rng.IntN(1000))*time.Millisecond)
 			emits := func(value int) bool { return value/40%2 == 0 || value%7 == 0 }
 			c.transform = processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
@@ -75,11 +76,11 @@ func TestLateRequestsUnderChurn(t *testing.T) {
 // mostLate is longer than a client waits for an answer, and than a transaction may take.
 const mostLate = 45 * time.Second
 
-// late holds up some of the requests that commit and emit, until punctual is called.
+// late holds up some of the requests that commit, emit and join, until punctual is called.
 func (b *bed) late(rng *rand.Rand) (punctual func()) {
 	var mu sync.Mutex
 	delays, rate := rand.New(rand.NewPCG(rng.Uint64(), 0)), 4+rng.IntN(40)
-	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.OffsetCommit, kmsg.TxnOffsetCommit, kmsg.EndTxn, kmsg.InitProducerID} {
+	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.OffsetCommit, kmsg.TxnOffsetCommit, kmsg.EndTxn, kmsg.InitProducerID, kmsg.JoinGroup, kmsg.SyncGroup} {
 		b.cluster.ControlKey(key.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
 			if produce, ok := r.(*kmsg.ProduceRequest); ok && produce.TransactionID == nil {

@@ -1,6 +1,10 @@
 package processor
 
-import "seriatim/internal/seeded"
+import (
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seriatim/internal/seeded"
+)
 
 // A member is what we are in the group at one moment.
 type member struct {
@@ -95,4 +99,27 @@ func (l *loop) enter() (anew []*tenure) {
 	}
 	l.pauses.apply(l.consumer)
 	return anew
+}
+
+// claims is a balancer that claims no partitions for tenures of a membership that is over.
+//
+// The client claims them under its new id, with the generation that it has joined last. If
+// the group rebalances again before it has its assignment, that is the generation of those
+// who have the partitions by then, and the claim counts as much as theirs: it is given one
+// at once, while they still drain it (seen: outputs twice, also exactly once).
+type claims struct {
+	kgo.GroupBalancer
+	loop *loop
+}
+
+// JoinGroupMetadata is called by the client before it joins.
+func (c claims) JoinGroupMetadata(topics []string, owned map[string][]int32, generation int32) []byte {
+	if len(owned) > 0 && !seeded.Bug("claims-outlive-membership") {
+		c.loop.do(func() {
+			if !c.loop.stays(c.loop.memberNow()) {
+				owned = nil
+			}
+		})
+	}
+	return c.GroupBalancer.JoinGroupMetadata(topics, owned, generation)
 }

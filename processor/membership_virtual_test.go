@@ -3,10 +3,13 @@
 package processor_test
 
 import (
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -76,4 +79,62 @@ func TestMemberThatJoinsTooLate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The group rebalances again before a member that was late has its assignment. It joins once more, and
+// must not claim partitions in the generation in which the other has them: of two that
+// claim one it is given it at once, while the other drains it.
+func TestMemberThatJoinsTooLateClaimsNothing(t *testing.T) {
+	virtual(t, 5, func(b *bed) {
+		const records = 200
+		var late, again, other atomic.Bool
+		goOn := make(chan struct{})
+		until := func(cond *atomic.Bool) {
+			for !cond.Load() {
+				<-time.After(10 * time.Millisecond)
+			}
+		}
+		b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			switch who := r.(*kmsg.JoinGroupRequest); {
+			case strings.HasPrefix(who.MemberID, "b"):
+				other.Store(again.Load())
+			case len(who.MemberID) > 0 && strings.Contains(*who.Reason, "normal rebalance") && late.CompareAndSwap(false, true):
+				b.cluster.SleepControl(func() { <-goOn })
+			}
+			return nil, nil, false
+		})
+		b.cluster.ControlKey(int16(kmsg.SyncGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if strings.HasPrefix(r.(*kmsg.SyncGroupRequest).MemberID, "a") && late.Load() && again.CompareAndSwap(false, true) {
+				b.cluster.SleepControl(func() { until(&other) })
+			}
+			return nil, nil, false
+		})
+		opts := b.exactlyOnce()
+		opts.Source.RebalanceTimeout = 5 * time.Second
+		opts.Window.Records = 8
+		start := func(name string) *running {
+			opts.Instance = name
+			opts.Client = append(slices.Clone(b.client), kgo.ClientID(name)) // the leader sees them in this order
+			return b.run(opts, jittered(time.Second))
+		}
+		b.produceToAll(5, 0, 20)
+		first := start("a")
+		b.caughtUp(5)
+		b.produceToAll(5, 20, records)
+		second := start("b")
+		b.eventually("the second has all", func() bool { return len(b.status(second).Partitions) == 5 })
+		close(goOn)
+		b.eventually("the second has joined again", other.Load)
+		b.eventually("each has some", func() bool {
+			return min(len(b.status(first).Partitions), len(b.status(second).Partitions)) == 2
+		})
+		b.caughtUp(5)
+		b.stop(first)
+		b.stop(second)
+		for p := range int32(5) {
+			b.inOrder(p, 0, records)
+		}
+	})
 }

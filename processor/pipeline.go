@@ -266,6 +266,8 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 	}
 	if s.ServerSide {
 		opts = append(opts, kgo.ServerSideBalancer())
+	} else {
+		opts = append(opts, kgo.Balancers(claims{kgo.CooperativeStickyBalancer(), g.loop}))
 	}
 	if s.Static {
 		opts = append(opts, kgo.InstanceID(p.opts.Instance))

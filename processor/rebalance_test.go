@@ -29,6 +29,7 @@ type churn struct {
 
 	exactlyOnce bool
 	drain       time.Duration
+	rebalance   time.Duration // 0: the default
 	hedge       processor.Hedges
 	batch       processor.Batch
 	state       string // topic; empty: none
@@ -50,6 +51,7 @@ func (c *churn) join() {
 	opts := c.b.options()
 	opts.Instance = fmt.Sprintf("i%d", c.joined)
 	opts.Source.ServerSide = c.serverSide
+	opts.Source.RebalanceTimeout = c.rebalance
 	opts.Workers = 1 + c.rng.IntN(32)
 	opts.Window.Records = 1 + c.rng.IntN(64)
 	opts.DrainTimeout = c.drain

@@ -65,6 +65,7 @@ var bugs = []bug{
 	{"pause-outlives-tenure", "a partition that was paused when it went stays paused when it comes back", virtual, "TestPauseEndsWithItsTenure"},
 	{"poll-not-flushed", "records that were polled before a revoke reach the next tenure", virtual, "TestPolledRecordsNeverReachALaterTenure"},
 	{"tenure-outlives-membership", "what a member has of its partitions is committed in its new name after the group went on without it", virtual, "TestMemberThatJoinsTooLate"},
+	{"claims-outlive-membership", "a member that the group went on without claims the partitions it had, beside those who have them now", virtual, "TestMemberThatJoinsTooLateClaimsNothing"},
 	{"late-result-accepted", "a result that comes after its tenure is taken for the next one", virtual, "TestLateResultAfterLoss"},
 	{"attempts-not-cancelled", "attempts run on after their tenure", virtual, "TestDrainCancelsAttemptsAtItsDeadline"},
 	{"drain-without-deadline", "a drain waits for everything that runs", virtual, "TestLateResultAfterRevoke"},
