@@ -33,7 +33,7 @@ var slow = func() []row {
 	pool := many
 	pool.By = byPool
 	input := topic{partitions: 12, records: 5_000, size: 100}
-	for _, sigma := range []float64{0.5, 1} { // ten seconds each: the last record may take two
+	for _, sigma := range []float64{0.5, 1} { // forty seconds each: the last record may take two
 		for _, n := range []int{workers, 1000} {
 			ours := many
 			ours.Sigma, ours.Workers = sigma, n
@@ -41,7 +41,7 @@ var slow = func() []row {
 			pool.By = byPool
 			rows = append(rows, row{
 				name:  fmt.Sprintf("slow, 100 ms, sigma %.1f, 12 partitions, %d workers / pool", sigma, n),
-				input: topic{partitions: 12, records: int64(n) * 100 / 12, size: 100}, a: ours, b: &pool, pairs: 3,
+				input: topic{partitions: 12, records: int64(n) * 400 / 12, size: 100}, a: ours, b: &pool, pairs: 1,
 			})
 		}
 	}
