@@ -296,11 +296,11 @@ func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 		l.log.Warn("records wait", "scope", t.String(), "reason", reason)
 	}
 	l.pause(t)
-	g.place(t, wait)
+	g.lookUp(t, wait)
 }
 
-// place looks up where t starts, once wait is over, and has it go on from there.
-func (g *group) place(t *tenure, wait time.Duration) {
+// lookUp finds out where t starts, once wait is over, and has it go on from there.
+func (g *group) lookUp(t *tenure, wait time.Duration) {
 	l := g.loop
 	l.at(l.now.Add(wait), func() {
 		if t.phase != open || t.tracker != nil {

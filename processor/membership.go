@@ -37,10 +37,9 @@ func (l *loop) memberNow() (m member) {
 //
 // The group removes a member that does not join in time, so that a dynamic one has another
 // id when it is back. A static member stays, with its id, and misses a generation, in
-// which others may have its partitions. Two generations may also pass between two looks
-// because the second began before the first was handed out; then work is done again for
-// nothing. With KIP-848 epochs leave numbers out as a matter of course, and the client
-// always says when it was thrown out.
+// which others may have its partitions; each join looks, so that one that was joined and not
+// handed out is not missed. With KIP-848 epochs leave numbers out as a matter of course, and
+// the client always says when it was thrown out.
 func (l *loop) stays(m member) bool {
 	if seeded.Bug("tenure-outlives-membership") {
 		return true
@@ -70,7 +69,7 @@ func (g *group) enter() {
 	g.poller.flush() // they are paused by now, and get nothing until they have moved
 	g.loop.do(func() {
 		for _, t := range anew {
-			g.place(t, 0)
+			g.lookUp(t, 0)
 		}
 	})
 }
@@ -90,7 +89,7 @@ func (l *loop) enter() (anew []*tenure) {
 		l.close(t)
 	}
 	l.disturbed = l.now
-	l.log.Warn("the group went on without this instance for a while; what is unfinished is done again from what was committed", "partitions", partitions)
+	l.log.Warn("the group went on without this instance, which was too late to join; what is unfinished is done again from what was committed; if that is often so, input.rebalance_timeout is too short", "partitions", partitions)
 	l.assign(partitions)
 	for _, t := range l.tenures {
 		t.unplaced = "the group went on without this instance; its start offset is looked up again"
@@ -116,7 +115,7 @@ type claims struct {
 func (c claims) JoinGroupMetadata(topics []string, owned map[string][]int32, generation int32) []byte {
 	if len(owned) > 0 && !seeded.Bug("claims-outlive-membership") {
 		c.loop.do(func() {
-			if !c.loop.stays(c.loop.memberNow()) {
+			if c.loop.member().id == "" {
 				owned = nil
 			}
 		})
