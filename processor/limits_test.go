@@ -7,12 +7,15 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/processor"
@@ -77,6 +80,66 @@ func TestLimitIsNamed(t *testing.T) {
 					b.t.Errorf("the log has no advice %q", test.advice)
 				}
 			})
+		})
+	}
+}
+
+// Brokers that acknowledge nothing leave memory flat, whatever there is to read, and the
+// reason is told; what was read goes on in order.
+func TestSlowOutputLeavesMemoryFlat(t *testing.T) {
+	const partitions, records, limit = 4, 2000, 1 << 20
+	for _, exactlyOnce := range []bool{false, true} {
+		virtual(t, partitions, func(b *bed) {
+			var silent atomic.Bool
+			defer silent.Store(false)
+			out := b.cluster.TopicInfo("out").TopicID
+			b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				b.cluster.KeepControl()
+				if r.(*kmsg.ProduceRequest).Topics[0].TopicID == out {
+					b.cluster.SleepControl(func() {
+						for silent.Load() {
+							<-time.After(10 * time.Millisecond)
+						}
+					})
+				}
+				return nil, nil, false
+			})
+			opts := b.options()
+			opts.ExactlyOnce, opts.Window.Bytes = exactlyOnce, limit
+			silent.Store(true)
+			noise := rand.NewChaCha8([32]byte{})        // does not compress
+			for from := 0; from < records; from += 20 { // small batches, which are never split; 8 MB in all
+				var input []*kgo.Record
+				for p := range int32(partitions) {
+					for _, r := range numbered("in", p, from, from+20) {
+						r.Key = make([]byte, 1<<10)
+						_, _ = noise.Read(r.Key)
+						input = append(input, r)
+					}
+				}
+				b.write(input...)
+			}
+			r := b.run(opts, processor.TransformFunc(passOn))
+			named := 0
+			for range 20 {
+				<-time.After(time.Second)
+				s := b.status(r)
+				if s.WindowBytes > 2*limit { // what one fetch brings comes on top
+					b.t.Fatalf("the pipeline holds %d bytes, the limit is %d", s.WindowBytes, limit)
+				}
+				if s.LimitedBy["output"] > 0.9 {
+					named++
+				}
+			}
+			if named == 0 {
+				b.t.Errorf("it is not told that outputs wait: %v", b.status(r).LimitedBy)
+			}
+			silent.Store(false)
+			b.caughtUp(partitions)
+			b.stop(r)
+			for p := range int32(partitions) {
+				b.inOrder(p, 0, records)
+			}
 		})
 	}
 }
