@@ -89,11 +89,7 @@ func TestTransactionOfALostTenureIsNotCommittedByTheNext(t *testing.T) {
 		b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
 			if held.Load() && r.(*kmsg.ProduceRequest).TransactionID != nil {
-				b.cluster.SleepControl(func() {
-					for held.Load() {
-						<-time.After(10 * time.Millisecond)
-					}
-				})
+				b.holdWhile(&held)
 			}
 			return nil, nil, false
 		})
@@ -157,11 +153,7 @@ func TestAnswersOfAProducerThatIsGivenUp(t *testing.T) {
 		b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			b.cluster.KeepControl()
 			if r.(*kmsg.ProduceRequest).TransactionID != nil && silent.Load() {
-				b.cluster.SleepControl(func() {
-					for silent.Load() {
-						<-time.After(10 * time.Millisecond)
-					}
-				})
+				b.holdWhile(&silent)
 			}
 			return nil, nil, false
 		})

@@ -96,11 +96,7 @@ func TestSlowOutputLeavesMemoryFlat(t *testing.T) {
 			b.cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
 				b.cluster.KeepControl()
 				if r.(*kmsg.ProduceRequest).Topics[0].TopicID == out {
-					b.cluster.SleepControl(func() {
-						for silent.Load() {
-							<-time.After(10 * time.Millisecond)
-						}
-					})
+					b.holdWhile(&silent)
 				}
 				return nil, nil, false
 			})

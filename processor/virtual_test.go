@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,15 @@ func virtual(t *testing.T, partitions int32, test func(b *bed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		test(newBed(t, partitions, new(kfake.VirtualNetwork), kfake.Ports(9092)))
+	})
+}
+
+// holdWhile has the broker hold up the request that a control function was asked about.
+func (b *bed) holdWhile(held *atomic.Bool) {
+	b.cluster.SleepControl(func() {
+		for held.Load() {
+			<-time.After(10 * time.Millisecond)
+		}
 	})
 }
 
