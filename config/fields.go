@@ -138,7 +138,7 @@ var pipelineFields = []*field{
 		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
 		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. It leaves out a fixed `output.topic` and `dead_letter.topic`; any other topic that turns out to be an output of the same pipeline stops, with that reason."},
 		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "at least one character", doc: "Consumer group."},
-		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout."},
+		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout; it needs Kafka 4.0."},
 		sessionTimeout,
 		{key: "rebalance_timeout", kind: duration, def: "60s", min: "1s", max: "1h", doc: "How long a rebalance waits for members to hand over their partitions."},
 		{key: "static_membership", kind: boolean, def: "false", doc: "Use `instance` as group.instance.id, so that a restart within the session timeout moves no partitions."},

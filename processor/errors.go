@@ -36,6 +36,16 @@ func (e *OldBrokersError) Error() string {
 	return fmt.Sprintf("exactly-once delivery needs Kafka 4.0 with transaction.version 2, the cluster has %d: upgrade it (kafka-features.sh upgrade --feature transaction.version=2), or set allow_old_brokers and accept KAFKA-17754", e.TransactionVersion)
 }
 
+// A GroupProtocolError is returned by [Pipeline.Run] when Source.ServerSide is set and no
+// broker knows the protocol of KIP-848. The client would join as a classic member
+// instead, with a balancer of its own and without the session timeout that was set.
+type GroupProtocolError struct{}
+
+// Error says what to do.
+func (*GroupProtocolError) Error() string {
+	return "input.group_protocol is consumer, and the brokers do not have that protocol (KIP-848, since Kafka 4.0): upgrade them, or set classic"
+}
+
 // A PartitionsError is returned by [Pipeline.Run] when the first look at the cluster
 // finds an output topic with fewer partitions than its source, although outputs
 // are to go to the partition of their source. Where that comes about later, or a

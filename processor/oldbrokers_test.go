@@ -117,3 +117,40 @@ func TestAllowedOldBrokersAreExactlyOnce(t *testing.T) {
 		}
 	}
 }
+
+// A group of KIP-848 is not exchanged for a classic one where there is none: with the
+// client's own balancer a member that was too late would claim what others have.
+func TestBrokersWithoutTheGroupProtocolAreRefused(t *testing.T) {
+	for _, exactlyOnce := range []bool{false, true} {
+		t.Run(fmt.Sprintf("exactly once %t", exactlyOnce), func(t *testing.T) {
+			t.Parallel()
+			b := newOldBed(t, []kfake.Opt{kfake.MaxVersions(kversion.V3_9_0())}, 0)
+			b.produce("in", 0, 0, 10)
+			opts := b.options()
+			if exactlyOnce {
+				opts = b.exactlyOnce()
+				opts.AllowOldBrokers = true
+			}
+			opts.Source.ServerSide = true
+			r := b.run(opts, processor.TransformFunc(passOn))
+			var err error
+			select {
+			case err = <-r.done:
+			case <-time.After(b.patience):
+				t.Fatal("the pipeline runs")
+			}
+			var refused *processor.GroupProtocolError
+			if !errors.As(err, &refused) {
+				t.Fatalf("Run returned %v, want a GroupProtocolError", err)
+			}
+			for _, words := range []string{"input.group_protocol", "KIP-848", "Kafka 4.0", "upgrade", "classic"} {
+				if !strings.Contains(err.Error(), words) {
+					t.Errorf("%q does not say %q", err, words)
+				}
+			}
+			if end := b.end("out", 0); end != 0 {
+				t.Errorf("there are %d outputs of a pipeline that refused to run", end)
+			}
+		})
+	}
+}

@@ -64,7 +64,7 @@ type Source struct {
 	Regex *regexp.Regexp
 	Group string
 	// ServerSide uses the consumer group protocol of KIP-848 instead of the
-	// classic one.
+	// classic one. It needs Kafka 4.0, see [GroupProtocolError].
 	ServerSide       bool
 	SessionTimeout   time.Duration // classic only; 45s
 	RebalanceTimeout time.Duration // 60s

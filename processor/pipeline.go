@@ -42,7 +42,7 @@ func New(opts Options, transform Transform) (*Pipeline, error) {
 // may finish within Options.DrainTimeout, results are emitted, the frontier is
 // committed, the group is left. It tries an unreachable cluster for ever. It
 // returns nil after a clean drain, else [ErrDrainDeadline], a [*FencedError], an
-// [*OldBrokersError], a [*PartitionsError], an [*InvariantError], or an error of
+// [*OldBrokersError], a [*GroupProtocolError], a [*PartitionsError], an [*InvariantError], or an error of
 // the client's options.
 func (p *Pipeline) Run(ctx context.Context) error {
 	var before time.Time
@@ -265,7 +265,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		opts = append(opts, kgo.ConsumeTopics(s.Topics...))
 	}
 	if s.ServerSide {
-		opts = append(opts, kgo.ServerSideBalancer())
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.WithHooks(joinHook{g.loop}))
 	} else {
 		opts = append(opts, kgo.Balancers(claims{kgo.CooperativeStickyBalancer(), g.loop}))
 	}
@@ -288,6 +288,17 @@ func (p *Pipeline) producerOpts(dial *dialHook) []kgo.Opt {
 		// Outputs wait for a missing topic, which Status names, instead of failing.
 		kgo.UnknownTopicRetries(-1),
 	}, p.opts.Client...)
+}
+
+// joinHook ends a pipeline whose client falls back to the classic protocol (see
+// [GroupProtocolError]): nothing is assigned before its first join was sent.
+type joinHook struct{ loop *loop }
+
+// OnBrokerWrite is called by the client after each request that it has sent.
+func (h joinHook) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == int16(kmsg.JoinGroup) {
+		h.loop.end(new(GroupProtocolError))
+	}
 }
 
 // groupHook hears of errors of the group membership.
