@@ -338,7 +338,7 @@ func TestOutputsWaitForAllOfTheirLanes(t *testing.T) {
 	source := newTenure(partitionKey{"in", 0}, l.opts, new(counters), l.now)
 	l.tenures[source.partitionKey] = source
 	lanes := []*lane{{acks: l.acks}, {acks: l.acks}}
-	source.sink = &sink{partitions: 2, maxBytes: defaultBatch, lanes: lanes}
+	source.sink = &sink{partitions: 2, settings: settings{maxBytes: defaultBatch}, lanes: lanes}
 	l.budget.assign(l.tenures)
 	l.place(source, 0)
 	l.receive(source, []*kgo.Record{{Topic: "in"}})

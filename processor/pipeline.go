@@ -113,7 +113,9 @@ func (p *Pipeline) member(ctx context.Context) error {
 		l.do(func() { l.startProducer(nil) })
 	}
 	polling.Go(func() { poller.run(aside) })
-	watching.Go(func() { (&watcher{loop: l, client: consumer, dial: dial, hurry: l.lookNow}).run(aside) })
+	watching.Go(func() {
+		(&watcher{loop: l, client: consumer, dial: dial, hurry: l.lookNow, told: make(map[string]settings)}).run(aside)
+	})
 
 	select {
 	case <-ctx.Done():

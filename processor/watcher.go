@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ type watcher struct {
 	dial   *dialHook
 	hurry  chan struct{} // asks for a look now; has room for one
 
-	mayProduce bool // the brokers have said so once
+	mayProduce bool                // the brokers have said so once
+	told       map[string]settings // of output topics, as the cluster told them last
 }
 
 // dialHook remembers why the last connection could not be made.
@@ -80,12 +82,17 @@ type sighting struct {
 
 // A sink is an output topic that exists.
 type sink struct {
+	settings
 	partitions int
-	maxBytes   int     // of one batch: max.message.bytes
-	compacted  bool    // takes no record without a key
-	expires    bool    // deletes what is old, compacted or not
-	told       bool    // the cluster tells the settings
 	lanes      []*lane // of its partitions, one at least for each; filled in by the loop
+}
+
+// settings are those of a topic that say what it takes.
+type settings struct {
+	maxBytes  int  // of one batch: max.message.bytes
+	compacted bool // takes no record without a key
+	expires   bool // deletes what is old, compacted or not
+	told      bool // by the cluster; else the defaults
 }
 
 // A logEnd is where a partition ends for writers and for readers of committed
@@ -270,7 +277,14 @@ func (w *watcher) look(ctx context.Context) sighting {
 			Scope: "outputs", Reason: "nothing can be produced; trying again: " + explain(err),
 		})
 	} else {
-		found.sinks = w.sinks(ctx, admin, metadata, outputs)
+		var err error
+		found.sinks, err = w.sinks(ctx, admin, metadata, outputs)
+		kinds := map[string]string{opts.DeadLetterTopic: "dead-letter", opts.StateTopic: "state"}
+		for _, topic := range outputs {
+			if err != nil && metadata.Topics.Has(topic) && metadata.Topics[topic].Err == nil && found.sinks[topic] == nil {
+				problem(cmp.Or(kinds[topic], "output"), topic, "its settings cannot be read; trying again: "+explain(err))
+			}
+		}
 	}
 	if s := found.sinks[opts.StateTopic]; s != nil && s.told && (!s.compacted || s.expires) {
 		delete(found.sinks, opts.StateTopic)
@@ -347,28 +361,26 @@ func topicsOf(ctx context.Context, admin *kadm.Client, topics []string) (kadm.Me
 	return metadata, nil
 }
 
-// sinks asks what the output topics that exist take. A cluster that does not
-// tell (DESCRIBE_CONFIGS is not granted) has the defaults.
-func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.Metadata, topics []string) map[string]*sink {
+// sinks asks what the output topics that exist take. What was told once counts until it is told
+// anew. A cluster that never tells (DESCRIBE_CONFIGS is not granted) has the defaults; one that does not
+// answer is asked again, as records would be given up that are too large for these alone.
+func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.Metadata, topics []string) (map[string]*sink, error) {
 	sinks := make(map[string]*sink, len(topics))
 	for _, topic := range topics {
 		if detail := metadata.Topics[topic]; detail.Err == nil && len(detail.Partitions) > 0 {
-			sinks[topic] = &sink{partitions: len(detail.Partitions), maxBytes: defaultBatch}
+			sinks[topic] = &sink{partitions: len(detail.Partitions), settings: settings{maxBytes: defaultBatch}}
 		}
 	}
 	if len(sinks) == 0 {
-		return nil
+		return nil, nil
 	}
 	configs, err := admin.DescribeTopicConfigs(ctx, slices.Collect(maps.Keys(sinks))...)
-	if err != nil {
-		return sinks
-	}
 	for _, c := range configs {
-		s := sinks[c.Name]
-		if s == nil || c.Err != nil {
+		if c.Err != nil {
+			err = errors.Join(err, c.Err)
 			continue
 		}
-		s.told = true
+		s := settings{maxBytes: defaultBatch, told: true}
 		for _, entry := range c.Configs {
 			switch value := entry.MaybeValue(); entry.Key {
 			case "max.message.bytes":
@@ -379,8 +391,18 @@ func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.M
 				s.compacted, s.expires = strings.Contains(value, "compact"), strings.Contains(value, "delete")
 			}
 		}
+		w.told[c.Name] = s
 	}
-	return sinks
+	_, broken := errors.AsType[net.Error](err)
+	unanswered := broken || ctx.Err() != nil || kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)
+	for topic, s := range sinks {
+		if told, known := w.told[topic]; known {
+			s.settings = told
+		} else if unanswered {
+			delete(sinks, topic)
+		}
+	}
+	return sinks, err
 }
 
 // ends asks where the logs of the assigned topics end. What is not told now is told at the
