@@ -81,15 +81,20 @@ func (l *loop) search(t *tenure, diverged *kgo.ErrDataLoss, wait time.Duration) 
 		defer cancel()
 		log, err := l.extent(ctx, t.partitionKey)
 		l.do(func() {
+			again := func(after, wait time.Duration) {
+				l.at(l.now.Add(after), func() {
+					if t.phase == open {
+						l.search(t, diverged, wait)
+					}
+				})
+			}
 			switch {
 			case t.phase != open || t.stopped != "":
 			case err != nil:
 				l.note("loss "+t.String(), t.String(), "the log does not have the offset that comes next, and what it has cannot be read; trying again: "+explain(err), 2*wait)
-				l.at(l.now.Add(wait), func() {
-					if t.phase == open {
-						l.search(t, diverged, min(2*wait, lastPlacing))
-					}
-				})
+				again(wait, min(2*wait, lastPlacing))
+			case l.txn.ends(t):
+				again(commitRetry, wait) // what that commits is not to be read again
 			default:
 				l.over("loss " + t.String())
 				l.decide(t, log.missing(t.tracker.Position(), diverged), log)

@@ -113,6 +113,39 @@ func TestTransactionOfALostTenureIsNotCommittedByTheNext(t *testing.T) {
 	})
 }
 
+// A truncation is found while a transaction is being ended. What that commits is not read again, but
+// for what stands in the place of what is gone.
+func TestTruncationWhileATransactionEnds(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		var held atomic.Bool
+		b.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if held.Load() {
+				b.holdWhile(&held)
+			}
+			return nil, nil, false
+		})
+		opts := b.exactlyOnce()
+		opts.Source.OnDataLoss = processor.LossEarliest
+		b.produce("in", 0, 0, 100)
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.caughtUp(1)
+		held.Store(true)
+		b.produce("in", 0, 100, 200)
+		b.eventually("all is emitted", func() bool { return b.first(r).Emitted == 200 })
+		<-time.After(time.Second)
+		b.truncateAt(150)
+		<-time.After(3 * time.Second)
+		held.Store(false)
+		b.eventually("the rest is read again and committed", func() bool {
+			p := b.first(r)
+			return p.GapOffsets["truncated"] == 50 && p.CommittedOffset == 200
+		})
+		b.stop(r)
+		b.outputsAre(0, 200, 150, 200)
+	})
+}
+
 // A transaction ends before its time when nearly all that a full window holds is emitted, and
 // not much earlier: slots are freed by the commit, and each end has its price.
 func TestFullWindowEndsTheTransaction(t *testing.T) {

@@ -86,6 +86,16 @@ func (x *transactor) touches(tenures []*tenure) bool {
 	return false
 }
 
+// ends reports whether a transaction with outputs of t is being ended, or it is being found out how it
+// has ended: it may be committed whatever becomes of t.
+func (x *transactor) ends(t *tenure) bool {
+	if x == nil || x.phase == openTxn {
+		return false
+	}
+	_, ok := x.emitted[t]
+	return ok
+}
+
 // running reports whether a transaction is under way, or the producer is made, so
 // that nothing can be committed but by its end.
 func (x *transactor) running() bool {
