@@ -257,7 +257,7 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 	})
 	reasons := make(map[partitionKey]error)
 	if len(missing) > 0 {
-		g.resolve(ctx, missing, found, reasons)
+		g.resolve(ctx, missing, false, found, reasons)
 	}
 	g.loop.do(func() {
 		for key, next := range found {
@@ -291,6 +291,9 @@ const (
 // unplaced pauses a tenure whose start is not known and tries again later.
 func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 	l := g.loop
+	if _, begins := errors.AsType[startError](err); begins {
+		t.begins = true
+	}
 	if reason := "its start offset cannot be read; trying again: " + explain(err); reason != t.unplaced {
 		t.unplaced = reason
 		l.log.Warn("records wait", "scope", t.String(), "reason", reason)
@@ -306,11 +309,12 @@ func (g *group) lookUp(t *tenure, wait time.Duration) {
 		if t.phase != open || t.tracker != nil {
 			return
 		}
+		begins := t.begins
 		l.beside.Go(func() { // ends with the request's time limit
 			ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
 			defer cancel()
 			found, reasons := make(map[partitionKey]int64), make(map[partitionKey]error)
-			g.resolve(ctx, map[string][]int32{t.topic: {t.partition}}, found, reasons)
+			g.resolve(ctx, map[string][]int32{t.topic: {t.partition}}, begins, found, reasons)
 			l.do(func() {
 				next, ok := found[t.partitionKey]
 				switch {
@@ -325,17 +329,23 @@ func (g *group) lookUp(t *tenure, wait time.Duration) {
 	})
 }
 
+// A startError is why nobody could tell where a group begins that has no commit for the topic.
+type startError struct{ error }
+
+func (e startError) Unwrap() error { return e.error }
+
 // resolve finds the start of partitions: what the group has committed, or else
 // Source.Start. Where the group has a commit for another partition of the topic, one
-// without is new, and its first record is the start.
-func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
+// without is new, and its first record is the start; unless the group begins with them, and it has
+// committed the other one since it was first asked.
+func (g *group) resolve(ctx context.Context, missing map[string][]int32, begins bool, found map[partitionKey]int64, reasons map[partitionKey]error) {
 	client := kadm.NewClient(g.loop.consumer)
 	for topic, partitions := range missing {
 		commits, err := commitsOf(ctx, g.loop.consumer, g.opts.Source.Group, topic)
 		isNew := false
 		var without []int32
 		for _, c := range commits {
-			isNew = isNew || c.at >= 0 || c.pending
+			isNew = isNew || !begins && (c.at >= 0 || c.pending)
 		}
 		for _, p := range partitions {
 			key := partitionKey{topic, p}
@@ -369,16 +379,22 @@ func (g *group) resolve(ctx context.Context, missing map[string][]int32, found m
 		}
 		for _, p := range without {
 			key := partitionKey{topic, p}
-			switch o, ok := listed.Lookup(topic, p); {
+			o, ok := listed.Lookup(topic, p)
+			reason := err
+			switch {
 			case err != nil:
-				reasons[key] = err
 			case !ok:
-				reasons[key] = fmt.Errorf("no offset was listed")
+				reason = fmt.Errorf("no offset was listed")
 			case o.Err != nil:
-				reasons[key] = o.Err
+				reason = o.Err
 			default:
 				found[key] = o.Offset
+				continue
 			}
+			if !isNew {
+				reason = startError{reason}
+			}
+			reasons[key] = reason
 		}
 	}
 }

@@ -135,6 +135,27 @@ func TestUnreadableStartHoldsItsPartitionAlone(t *testing.T) {
 	}
 }
 
+// Where a group begins with a partition cannot be read for a while, in which it commits another one. That does
+// not make the first one newer than the group.
+func TestStartThatIsReadLater(t *testing.T) {
+	virtual(t, 2, func(b *bed) {
+		b.produceToAll(2, 0, 100)
+		fault := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{1}, Err: kerr.UnknownServerError, Count: -1})
+		opts := b.options()
+		opts.Source.Start = processor.Start{End: true}
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("the start of the other partition is committed", func() bool { return b.committed(0) == 100 })
+		fault.Remove()
+		b.caughtUp(2)
+		b.produceToAll(2, 100, 110)
+		b.caughtUp(2)
+		b.stop(r)
+		for p := range int32(2) {
+			b.inOrder(p, 100, 110)
+		}
+	})
+}
+
 // An output is there as soon as its record is, not when some timer says so.
 func TestOutputsLeaveAtOnce(t *testing.T) {
 	virtual(t, 1, func(b *bed) {
