@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/internal/journal"
 	"seriatim/processor"
@@ -106,6 +109,26 @@ func TestSuspectOfAnOutageOnTrial(t *testing.T) {
 		}
 		if err := r.stop(); err != nil {
 			b.t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+}
+
+// A partition stops behind the record that met an outage first, which is still the one to probe: all
+// others wait until that is answered otherwise.
+func TestSuspectOfAnOutageBeforeAStop(t *testing.T) {
+	virtual(t, 2, func(b *bed) {
+		r := b.run(b.options(), processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
+			return errWrongDeployment
+		}))
+		b.produce("in", 0, 0, 20)
+		b.eventually("there is an outage", func() bool { return b.problem(r, "transform") != "" })
+		b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "in", Partitions: []int32{0}, Err: kerr.OffsetOutOfRange})
+		b.stops(r, "cannot be told")
+		b.produce("in", 1, 0, 100)
+		before := b.status(r).Attempts["deployment"]
+		<-time.After(time.Minute)
+		if n := b.status(r).Attempts["deployment"] - before; n < 10 || n > 30 {
+			b.t.Errorf("%d attempts within a minute of an outage, want a probe each 5 s", n)
 		}
 	})
 }

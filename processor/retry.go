@@ -213,7 +213,7 @@ func (l *loop) sendProbe(o *outage) {
 	if l.outage != o || o.probing {
 		return
 	}
-	if o.tenure.phase != open || o.tenure.stopped != "" {
+	if o.tenure.phase != open || o.seq >= o.tenure.stopAt {
 		l.endOutage() // the suspect has gone: whoever fails next is the new one
 		return
 	}
