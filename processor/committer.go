@@ -66,6 +66,10 @@ func (l *loop) commit(deadline time.Time) bool {
 		}
 		marks = append(marks, mark{tenure: t, next: next, epoch: epoch})
 	}
+	if len(marks) == 0 { // what was refused is with others
+		l.over("commit")
+		l.over("transaction")
+	}
 	member := l.member()
 	if len(marks) == 0 || member.id == "" { // no member: the broker would take it for an outsider's
 		l.commits.policy.Done(l.now)

@@ -102,6 +102,42 @@ func TestWhatHoldsRecordsUpIsNamed(t *testing.T) {
 	}
 }
 
+// Commits, or transactions, are refused, and then the partition goes to another instance. Who has it
+// no longer has no problem any more.
+func TestProblemsLeaveWithTheirPartition(t *testing.T) {
+	for name, test := range map[string]struct {
+		exactlyOnce bool
+		fault       kfake.Fault
+		want        string
+	}{
+		"commits":      {false, kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed}, "commits are refused"},
+		"transactions": {true, kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.TopicAuthorizationFailed}, "transactions are aborted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				test.fault.Count = -1
+				b.cluster.Fault(test.fault)
+				opts := b.options()
+				opts.ExactlyOnce = test.exactlyOnce
+				b.produce("in", 0, 0, 10)
+				cuttable := opts
+				connections := b.cuttable(&cuttable)
+				one := b.run(cuttable, processor.TransformFunc(passOn))
+				b.eventually("the problem is named", func() bool { return strings.Contains(b.problem(one, "test"), test.want) })
+				opts.Instance = "two"
+				two := b.run(opts, processor.TransformFunc(passOn))
+				connections.cut()
+				b.eventually("the other one has the partition", func() bool { return len(b.status(two).Partitions) == 1 })
+				connections.mend()
+				<-time.After(2 * time.Minute)
+				if s := b.status(one); len(s.Partitions) > 0 || len(s.Problems) > 0 {
+					b.t.Errorf("the partitions are %v and the problems %v, want none", s.Partitions, s.Problems)
+				}
+			})
+		})
+	}
+}
+
 // Connections break at any time, for any time; nothing is lost and nothing comes
 // in another order.
 func TestCutConnectionsKeepOrder(t *testing.T) {
