@@ -234,6 +234,9 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 		}
 	}
 	head, ok := t.window.Head()
+	if t.window.Slot(t.barred) != nil { // it is attempted again
+		head, ok = t.barred, true
+	}
 	if !ok {
 		if t.hasEnd && t.stable >= 0 && t.stable < t.end && int64(t.tracker.Position()) >= t.stable && l.now.Sub(t.stableSince) > slowHead {
 			return fmt.Sprintf("an open transaction holds the input at offset %d: it ends with its producer or its transaction timeout", t.stable), t.stableSince
