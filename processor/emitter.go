@@ -288,7 +288,7 @@ func (l *loop) refuse(t *tenure, o *output, err error) {
 		l.log.Log(context.Background(), level, "an output was refused; it is emitted again", "topic", t.topic, "partition", t.partition,
 			"offset", t.window.Slot(o.seq).record.Offset, "output", o.record.Topic, "err", err)
 	}
-	t.refused = err
+	t.refused, t.refusedBy = err, o.record.Topic
 	if l.txn != nil {
 		l.txn.refused = err
 	}

@@ -4,9 +4,14 @@ package processor_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seriatim/processor"
 )
@@ -31,4 +36,30 @@ func TestAttemptAfterAnOutputWasHeldIsNamed(t *testing.T) {
 			b.t.Errorf("the reason is %q, want %q in it", reason, want)
 		}
 	})
+}
+
+// A dead letter is refused, or not answered: the topic that is named is that of dead letters.
+func TestTopicThatRefusesADeadLetterIsNamed(t *testing.T) {
+	for want, fault := range map[string]kfake.Fault{
+		"outputs to dead are refused":       {Err: kerr.TopicAuthorizationFailed},
+		"of the record at offset 0 to dead": {Err: kerr.NotEnoughReplicas}, // the client tries again
+	} {
+		t.Run(want, func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				b.create("dead", 1, nil)
+				fault.Keys, fault.Topic, fault.Count = []kmsg.Key{kmsg.Produce}, "dead", -1
+				b.cluster.Fault(fault)
+				opts := b.options()
+				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+				b.produce("in", 0, 0, 1)
+				r := b.run(opts, processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
+					return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
+				}))
+				<-time.After(time.Minute)
+				if reason := b.problem(r, "in/0"); !strings.Contains(reason, want) {
+					b.t.Errorf("the reason is %q, want %q in it", reason, want)
+				}
+			})
+		})
+	}
 }

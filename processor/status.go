@@ -223,14 +223,18 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 	case t.gone():
 		return "the topic is not there, or must not be seen by this user: nothing is committed until it is seen again", t.goneSince
 	case t.refused != nil:
-		return "outputs to " + t.output + " are refused; trying again: " + explain(t.refused), t.refusedSince
+		return "outputs to " + t.refusedBy + " are refused; trying again: " + explain(t.refused), t.refusedSince
 	}
 	if s := t.window.Slot(t.barred); s != nil && s.state == held {
 		return l.heldReason(t, t.barred)
 	}
 	if oldest := resequence.Seq(t.tracker.Settled()); oldest < t.emittable() && t.sink != nil {
 		if s := t.window.Slot(oldest); l.age(s.finished) > slowHead {
-			return fmt.Sprintf("the broker has not acknowledged the output of the record at offset %d to %s; trying again", s.record.Offset, t.output), l.epoch.Add(time.Duration(s.finished))
+			topic := t.output
+			if s.outputs != nil { // a dead letter, perhaps
+				topic = s.outputs.record.Topic
+			}
+			return fmt.Sprintf("the broker has not acknowledged the output of the record at offset %d to %s; trying again", s.record.Offset, topic), l.epoch.Add(time.Duration(s.finished))
 		}
 	}
 	head, ok := t.window.Head()

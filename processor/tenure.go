@@ -104,6 +104,7 @@ type tenure struct {
 	// refused is why the producer did not take an output; nothing later of the
 	// partition is emitted until those before it are answered.
 	refused      error
+	refusedBy    string // topic
 	refusedSince time.Time
 	refusals     int // in a row
 
