@@ -39,7 +39,10 @@ func TestStaticMemberIsFenced(t *testing.T) {
 					}))
 					b.produceToAll(2, 0, 50)
 					b.caughtUp(2)
+					var before processor.Status
 					if key == kmsg.Heartbeat {
+						<-time.After(time.Minute)
+						before = b.status(r)
 						fence()
 						<-time.After(30 * time.Second)
 					}
@@ -48,8 +51,12 @@ func TestStaticMemberIsFenced(t *testing.T) {
 					for p := range int32(2) {
 						b.firstInOrder(p, 100)
 					}
-					if s := b.status(r); s.State != "running" || len(s.Partitions) != 2 {
+					s := b.status(r)
+					if s.State != "running" || len(s.Partitions) != 2 {
 						b.t.Errorf("the state is %s with %d partitions", s.State, len(s.Partitions))
+					}
+					if s.Commits["ok"] <= before.Commits["ok"] || exactlyOnce && s.Transactions["committed"] <= before.Transactions["committed"] {
+						b.t.Errorf("commits are %v and transactions %v, and were %v and %v", s.Commits, s.Transactions, before.Commits, before.Transactions)
 					}
 					if key == kmsg.SyncGroup {
 						return

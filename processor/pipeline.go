@@ -59,6 +59,13 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		old.log.Warn("somebody else has the static membership; joining anew", "instance", p.opts.Instance, "err", err)
 		next := newLoop(&p.opts)
 		next.counters, next.attempts, next.rebalances, next.seen = old.counters, old.attempts, old.rebalances, old.seen
+		next.commits.ok, next.commits.failed = old.commits.ok, old.commits.failed
+		if next.txn != nil {
+			next.txn.committed, next.txn.aborted = old.txn.committed, old.txn.aborted
+		}
+		if next.hedger != nil {
+			next.hedger.total = old.hedger.total
+		}
 		if next.stateLog != nil {
 			next.stateLog.counts, next.replies = old.stateLog.counts, &replyLog{stored: old.replies.stored, skipped: old.replies.skipped, reused: old.replies.reused}
 		}
