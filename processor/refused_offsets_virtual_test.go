@@ -123,35 +123,46 @@ func TestStartBesideCommitsThatAreNotTold(t *testing.T) {
 // The answer to the end of a transaction gets lost, and what it has committed may not
 // be seen for a while: nothing is emitted until it is known, and nothing again.
 func TestLostEndWhoseCommitIsNotTold(t *testing.T) {
-	virtual(t, 1, func(b *bed) {
-		b.commit(0, 0)
-		b.hideInput()
-		opts := b.options()
-		opts.ExactlyOnce = true
-		connections := b.cuttable(&opts)
-		var cut atomic.Bool
-		b.cluster.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
-			alone := strings.HasSuffix(r.(*kmsg.EndTxnRequest).TransactionalID, "/offsets")
-			if !alone && cut.CompareAndSwap(false, true) {
-				connections.cut()
-				time.AfterFunc(100*time.Millisecond, connections.mend)
-			}
-			return nil, nil, false
+	for _, test := range []struct {
+		err    *kerr.Error
+		reason string
+	}{
+		{kerr.TopicAuthorizationFailed, "grant this user"},
+		{kerr.UnknownTopicID, "UNKNOWN_TOPIC_ID"}, // of a coordinator that does not know the topic yet
+	} {
+		t.Run(test.err.Message, func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				b.commit(0, 0)
+				b.hideInput()
+				opts := b.options()
+				opts.ExactlyOnce = true
+				connections := b.cuttable(&opts)
+				var cut atomic.Bool
+				b.cluster.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
+					b.cluster.KeepControl()
+					alone := strings.HasSuffix(r.(*kmsg.EndTxnRequest).TransactionalID, "/offsets")
+					if !alone && cut.CompareAndSwap(false, true) {
+						connections.cut()
+						time.AfterFunc(100*time.Millisecond, connections.mend)
+					}
+					return nil, nil, false
+				})
+				refused := b.cluster.Fault(kfake.Fault{
+					Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "in", Err: test.err, Count: -1,
+					When: func(r kmsg.Request) bool { return r.(*kmsg.OffsetFetchRequest).Groups[0].MemberID == nil },
+				})
+				b.produce("in", 0, 0, 20)
+				r := b.run(opts, processor.TransformFunc(passOn))
+				b.eventually("the reason is told", func() bool {
+					reason := b.problem(r, "test")
+					return strings.Contains(reason, "producer cannot be made") && strings.Contains(reason, test.reason)
+				})
+				refused.Remove()
+				b.produce("in", 0, 20, 30)
+				b.caughtUp(1)
+				b.stop(r)
+				b.inOrder(0, 0, 30)
+			})
 		})
-		refused := b.cluster.Fault(kfake.Fault{
-			Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "in", Err: kerr.TopicAuthorizationFailed, Count: -1,
-			When: func(r kmsg.Request) bool { return r.(*kmsg.OffsetFetchRequest).Groups[0].MemberID == nil },
-		})
-		b.produce("in", 0, 0, 20)
-		r := b.run(opts, processor.TransformFunc(passOn))
-		b.eventually("the reason is told", func() bool {
-			reason := b.problem(r, "test")
-			return strings.Contains(reason, "producer cannot be made") && strings.Contains(reason, "grant this user")
-		})
-		refused.Remove()
-		b.produce("in", 0, 20, 30)
-		b.caughtUp(1)
-		b.stop(r)
-		b.inOrder(0, 0, 30)
-	})
+	}
 }

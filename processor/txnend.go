@@ -196,13 +196,16 @@ func (r *recovery) try(ctx context.Context) (p producing, err error) {
 	for _, key := range r.partitions {
 		commits, asked := topics[key.topic]
 		if !asked {
-			if commits, err = commitsOf(ctx, r.consumer, r.group, key.topic); err != nil && !goneTopicError(err) {
+			commits, err = commitsOf(ctx, r.consumer, r.group, key.topic)
+			if err != nil && (!goneTopicError(err) || r.known(key.topic)) {
 				return p, fmt.Errorf("the group's offsets of %s: %w", key.topic, err)
 			}
 			topics[key.topic] = commits
 		}
 		switch c, told := commits[key.partition]; {
-		case !told: // the topic is gone, and its commits with it
+		case !told && commits == nil: // the topic is gone, and its commits with it
+		case !told:
+			return p, fmt.Errorf("the group's offset of %v was not told", key)
 		case c.pending:
 			return p, kerr.UnstableOffsetCommit
 		case c.at >= 0:
@@ -210,6 +213,13 @@ func (r *recovery) try(ctx context.Context) (p producing, err error) {
 		}
 	}
 	return p, nil
+}
+
+// known reports whether the watcher sees a topic. A broker that does not know one yet says the same of
+// it as one that knows it no longer.
+func (r *recovery) known(topic string) (known bool) {
+	r.loop.do(func() { _, known = r.loop.topicIDs[topic] })
+	return known
 }
 
 // transactionVersion is the cluster's finalized transaction.version; 0 if it has
