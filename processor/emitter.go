@@ -23,9 +23,6 @@ func (l *loop) emit(t *tenure) {
 	if t.refused != nil || t.phase == closed || t.sink == nil || l.txn != nil && t.gone() {
 		return
 	}
-	if !l.opts.Output.ByKey && int(t.partition) >= t.sink.partitions {
-		return // told by the watcher
-	}
 	promise := l.acks.promise // bound once: each time is an allocation
 	end := t.emittable()
 	from := t.emitNext // the records of [from, t.emitNext) have no outputs and are to be settled

@@ -5,6 +5,7 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,37 @@ func TestTopicThatRefusesADeadLetterIsNamed(t *testing.T) {
 				<-time.After(time.Minute)
 				if reason := b.problem(r, "in/0"); !strings.Contains(reason, want) {
 					b.t.Errorf("the reason is %q, want %q in it", reason, want)
+				}
+			})
+		})
+	}
+}
+
+// The input has grown, and its output has not: that is the reason, and no broker that does not
+// acknowledge. Who stops does not wait for outputs that cannot leave.
+func TestPartitionWithoutACounterpart(t *testing.T) {
+	for _, exactlyOnce := range []bool{false, true} {
+		t.Run(fmt.Sprintf("exactlyOnce=%v", exactlyOnce), func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				opts := b.options()
+				opts.ExactlyOnce = exactlyOnce
+				r := b.run(opts, processor.TransformFunc(passOn))
+				b.produce("in", 0, 0, 10)
+				b.caughtUp(1)
+				b.setPartitions("in", 2)
+				b.produce("in", 1, 0, 10)
+				b.eventually("its records are done", func() bool { return b.status(r).Attempts["ok"] == 20 })
+				<-time.After(time.Minute)
+				if reason := b.problem(r, "output topic out"); !strings.Contains(reason, "--alter --topic out --partitions 2") {
+					b.t.Errorf("the reason is %q", reason)
+				}
+				if reason := b.problem(r, "in/1"); reason != "" {
+					b.t.Errorf("another reason is %q", reason)
+				}
+				began := time.Now()
+				b.stop(r)
+				if took := time.Since(began); took > 2*time.Second {
+					b.t.Errorf("it took %v to stop", took)
 				}
 			})
 		})

@@ -97,7 +97,7 @@ type tenure struct {
 	queued      bool
 	wanting     bool
 
-	sink     *sink          // nil until the output topic has been seen
+	sink     *sink          // nil until the output topic has been seen, with a partition for it
 	deadSink *sink          // likewise, of the dead-letter topic
 	emitNext resequence.Seq // the next slot to emit
 	inFlight int            // outputs handed to the producer and not answered

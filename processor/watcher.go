@@ -119,6 +119,9 @@ func (l *loop) watched(found sighting) {
 	for topic, s := range found.sinks {
 		limits[topic] = int32(s.maxBytes)
 		lanes := l.lanes[topic]
+		if len(lanes) > 0 && len(lanes) < s.partitions && l.producer != nil {
+			l.producer.ForceMetadataRefresh() // its own view may be old by now
+		}
 		for len(lanes) < s.partitions {
 			lanes = append(lanes, &lane{acks: l.acks})
 		}
@@ -140,10 +143,9 @@ func (l *loop) watched(found sighting) {
 			continue
 		}
 		if s := found.sinks[t.output]; s != nil {
-			if t.sink != nil && t.sink.partitions != s.partitions && l.producer != nil {
-				l.producer.ForceMetadataRefresh() // its own view may be old by now
+			if t.sink = s; !l.opts.Output.ByKey && int(t.partition) >= s.partitions {
+				t.sink = nil // it has no partition for these outputs, which is told
 			}
-			t.sink = s
 		}
 		if s := found.sinks[l.opts.DeadLetterTopic]; s != nil {
 			t.deadSink = s
