@@ -79,6 +79,7 @@ type loop struct {
 	suspects   trial                // records that may kill the process, of all tenures
 	careful    map[*tenure]struct{} // with a trial of their own
 	lanes      map[string][]*lane   // by output topic and partition
+	sinkIDs    map[string][16]byte  // of output topics
 
 	batchLimits atomic.Pointer[map[string]int32] // by output topic; read by the producer
 }
@@ -113,6 +114,7 @@ func newLoop(opts *Options) *loop {
 		problems: make(problems),
 
 		lanes:     make(map[string][]*lane),
+		sinkIDs:   make(map[string][16]byte),
 		stateLog:  newStateLog(opts),
 		replies:   new(replyLog),
 		suspects:  trial{most: 1},

@@ -30,6 +30,7 @@ type transactor struct {
 
 	notBefore time.Time // the next one may be opened; after an abort
 	aborts    int       // in a row
+	renew     bool      // the producer keeps to a topic that is another one by now
 	fenced    time.Time // when another process last took our transactional id
 
 	id           string   // transactional id
@@ -288,6 +289,11 @@ func (l *loop) noTransaction() {
 	x := l.txn
 	x.phase, x.refused = noTxn, nil
 	clear(x.emitted)
+	if x.renew {
+		x.renew = false
+		l.renewProducer()
+		return
+	}
 	l.emitAll()
 }
 
@@ -383,6 +389,11 @@ func (l *loop) recover(cause error) {
 		x.fenced = l.now
 	}
 	l.log.Warn("the outcome of a transaction is not known; the producer is made anew and goes on from what was committed", "err", cause)
+	l.renewProducer()
+}
+
+// renewProducer closes the producer and starts another one.
+func (l *loop) renewProducer() {
 	old := l.producer
 	l.producer = nil
 	l.startProducer(old)

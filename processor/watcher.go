@@ -83,6 +83,7 @@ type sighting struct {
 // A sink is an output topic that exists.
 type sink struct {
 	settings
+	id         [16]byte
 	partitions int
 	lanes      []*lane // of its partitions, one at least for each; filled in by the loop
 }
@@ -126,6 +127,13 @@ func (l *loop) watched(found sighting) {
 			lanes = append(lanes, &lane{acks: l.acks})
 		}
 		l.lanes[topic], s.lanes = lanes, lanes
+		if s.id == ([16]byte{}) {
+			continue // the broker has none
+		}
+		if was, known := l.sinkIDs[topic]; known && was != s.id && topic != l.opts.StateTopic {
+			l.outputRecreated(topic)
+		}
+		l.sinkIDs[topic] = s.id
 	}
 	if len(limits) > 0 {
 		l.batchLimits.Store(&limits)
@@ -157,6 +165,18 @@ func (l *loop) watched(found sighting) {
 			l.sawEnd(t, end)
 		}
 	}
+}
+
+// outputRecreated has the producer forget a topic that was deleted and created anew. It would keep
+// to the old one, and every output would be refused for ever.
+func (l *loop) outputRecreated(topic string) {
+	l.log.Warn("an output topic was deleted and created anew; outputs go to the new one", "topic", topic)
+	if l.txn != nil {
+		l.txn.renew = true // what a transaction has of the topic must not be forgotten before its end
+		return
+	}
+	producer := l.producer
+	l.beside.Go(func() { producer.PurgeTopicsFromProducing(topic) }) // waits for the client's look at the cluster
 }
 
 // sawEnd notes where the log ends. A log that has offsets beyond what was read
@@ -370,7 +390,7 @@ func (w *watcher) sinks(ctx context.Context, admin *kadm.Client, metadata kadm.M
 	sinks := make(map[string]*sink, len(topics))
 	for _, topic := range topics {
 		if detail := metadata.Topics[topic]; detail.Err == nil && len(detail.Partitions) > 0 {
-			sinks[topic] = &sink{partitions: len(detail.Partitions), settings: settings{maxBytes: defaultBatch}}
+			sinks[topic] = &sink{id: detail.ID, partitions: len(detail.Partitions), settings: settings{maxBytes: defaultBatch}}
 		}
 	}
 	if len(sinks) == 0 {
