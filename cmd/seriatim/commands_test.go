@@ -61,16 +61,18 @@ func TestCommands(t *testing.T) {
 		{args: "validate -c DIR", code: exitConfig, stderr: `DIR/good\.yaml:3:11: pipelines\[0\]\.name: orders is given twice, first at DIR/bad.yaml:3`},
 		{args: "validate", code: exitUsage, stderr: `^seriatim: required flag\(s\) "config" not set` + usage},
 		{args: "validate -c", code: exitUsage, stderr: `^seriatim: flag needs an argument` + `.*` + usage},
-		{args: "validate DIR/good.yaml", code: exitUsage, stderr: `^seriatim: unknown command` + `.*` + usage},
+		{args: "validate DIR/good.yaml", code: exitUsage, stderr: `^seriatim: "DIR/good\.yaml": a configuration file is given with -c: seriatim validate -c DIR/good\.yaml` + usage},
 		{args: "validate -c DIR/good.yaml --online", code: exitUsage, stderr: `^seriatim: unknown flag: --online` + usage},
 
 		{args: "config print -c DIR/good.yaml", stdout: `(?s)^kafka:\n  brokers:\n.*\n    password: <redacted>\n.*\n    workers: 64\n.*\n    drain_timeout: 10s\n.*\n$`},
 		{args: "config print -c DIR/bad.yaml", code: exitConfig, stderr: problems},
 		{args: "config print", code: exitUsage, stderr: `^seriatim: required flag\(s\) "config" not set` + usage},
+		{args: "config print DIR/good.yaml", code: exitUsage, stderr: `seriatim config print -c DIR/good\.yaml` + usage},
 		{args: "config", stdout: `(?s)^Look at the configuration\n.*print`},
 		{args: "config show", code: exitUsage, stderr: `^seriatim: unknown command "show"` + `.*` + usage},
 
 		{args: "run -c DIR/bad.yaml", code: exitConfig, stderr: problems},
+		{args: "run -c DIR/good.yaml DIR/bad.yaml", code: exitUsage, stderr: `seriatim run -c DIR/bad\.yaml` + usage},
 		{args: "run", code: exitUsage, stderr: `^seriatim: required flag\(s\) "config" not set` + usage},
 
 		{args: "schema", stdout: `(?s)^\{\n  "\$schema": "https://json-schema\.org/draft/2020-12/schema",\n.*\}\n$`},

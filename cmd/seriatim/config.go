@@ -24,7 +24,7 @@ func configPrintCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "print -c FILE...",
 		Short: "Print the configuration in effect: defaults filled in, secrets redacted",
-		Args:  cobra.NoArgs,
+		Args:  filesByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(paths, os.LookupEnv)
 			if err != nil {

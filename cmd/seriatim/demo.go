@@ -34,7 +34,7 @@ creates their topics, feeds them simple records, and ignores the kafka section.`
 		Example: `  seriatim demo
   seriatim demo --keep --port 9092     then look in with any Kafka client
   seriatim demo -c seriatim.yaml       your own pipelines, without a cluster`,
-		Args: cobra.NoArgs,
+		Args: filesByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if length <= 0 {
 				return &exitError{exitUsage, errors.New("--for: must be longer than 0s")}

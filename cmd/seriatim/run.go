@@ -33,7 +33,7 @@ Exit codes:
   75  the drain deadline passed with work left, or another process uses our
       instance name; what is unfinished is done again by whoever goes on
   78  the configuration is wrong`,
-		Args: cobra.NoArgs,
+		Args: filesByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(paths, os.LookupEnv)
 			if err != nil {

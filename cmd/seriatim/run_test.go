@@ -203,7 +203,7 @@ func TestRunExitCodes(t *testing.T) {
 		want string
 	}{
 		"no file":       {nil, exitUsage, `required flag(s) "config" not set`},
-		"an argument":   {[]string{"seriatim.yaml"}, exitUsage, "unknown command"},
+		"an argument":   {[]string{"seriatim.yaml"}, exitUsage, "seriatim run -c seriatim.yaml"},
 		"missing file":  {[]string{"-c", "missing.yaml"}, exitConfig, "missing.yaml"},
 		"wrong setting": {[]string{"-c", configFile(t, "kafka: {brokerz: []}\npipelines: []\n")}, exitConfig, `did you mean "brokers"?`},
 		"missing certificate": {
