@@ -75,6 +75,9 @@ func TestCommands(t *testing.T) {
 		{args: "run -c DIR/good.yaml DIR/bad.yaml", code: exitUsage, stderr: `seriatim run -c DIR/bad\.yaml` + usage},
 		{args: "run", code: exitUsage, stderr: `^seriatim: required flag\(s\) "config" not set` + usage},
 
+		{args: "held list --admin 127.0.0.1:8081", code: exitUsage, stderr: `^seriatim: --admin: "127\.0\.0\.1:8081" is no URL: write http://.*\n$`},
+		{args: "breaker close orders --reason well --admin localhost:8081", code: exitUsage, stderr: `^seriatim: --admin: "localhost:8081" is no URL: write http://.*\n$`},
+
 		{args: "schema", stdout: `(?s)^\{\n  "\$schema": "https://json-schema\.org/draft/2020-12/schema",\n.*\}\n$`},
 		{args: "schema x", code: exitUsage, stderr: `^seriatim: unknown command` + `.*` + usage},
 		{args: "version", stdout: `^seriatim \S+( \([0-9a-f]{12}(, modified)?\))? go1\S+ \w+/\w+\n$`},

@@ -219,6 +219,9 @@ func postAdmin(ctx context.Context, url, what string, request any) error {
 
 // callAdmin asks an instance; a refusal is the error that it tells.
 func callAdmin(ctx context.Context, method, url, what string, body []byte, answer any) error {
+	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		return &exitError{exitUsage, fmt.Errorf("--admin: %q is no URL: write http:// and the host:port of admin.listen, like http://127.0.0.1:8080", url)}
+	}
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(url, "/")+"/api/v1/"+what, bytes.NewReader(body))
