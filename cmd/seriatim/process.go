@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 
 	"seriatim/admin"
 	"seriatim/config"
@@ -120,9 +121,9 @@ func (p *process) listen(c config.Admin) error {
 		if l.address == config.None {
 			continue
 		}
-		opened, err := net.Listen("tcp", l.address)
+		opened, err := listen(l.address)
 		if err != nil {
-			return fmt.Errorf("%s: %w", l.setting, err) // which names the address
+			return fmt.Errorf("%s: %w", l.setting, err)
 		}
 		p.listeners = append(p.listeners, listener{opened, "admin", l.handler})
 	}
@@ -134,7 +135,7 @@ func (p *process) listenToWorkers(c config.Pipeline) (*transform.Callbacks, erro
 	if c.Callbacks.Listen == config.None {
 		return nil, nil //nolint:nilnil // there are none
 	}
-	opened, err := net.Listen("tcp", c.Callbacks.Listen)
+	opened, err := listen(c.Callbacks.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -147,6 +148,15 @@ func (p *process) listenToWorkers(c config.Pipeline) (*transform.Callbacks, erro
 	p.listeners = append(p.listeners, listener{opened, "callbacks", callbacks.Handler()})
 	p.log.Info("workers may call back", "pipeline", c.Name, "listen", opened.Addr().String(), "url", url)
 	return callbacks, nil
+}
+
+// listen opens a listener; the error names the address.
+func listen(address string) (net.Listener, error) {
+	opened, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: end the process that has the port, or give another one here", err)
+	}
+	return opened, err
 }
 
 // addresses names where the state is served.

@@ -212,7 +212,7 @@ func TestRunExitCodes(t *testing.T) {
 		},
 		"address in use": {
 			[]string{"-c", configFile(t, strings.Replace(onePipeline, "127.0.0.1:0", taken.Addr().String(), 1), "127.0.0.1:1")},
-			exitFailed, "admin.listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
+			exitFailed, "admin.listen: listen tcp " + taken.Addr().String() + ": bind: address already in use: end the process that has the port, or give another one here",
 		},
 		"second address in use": {
 			[]string{"-c", configFile(t, strings.Replace(onePipeline, "{listen:", "{probes_listen: '"+taken.Addr().String()+"', listen:", 1), "127.0.0.1:1")},
