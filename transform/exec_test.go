@@ -301,7 +301,7 @@ func TestExecDoesNotGetReady(t *testing.T) {
 	}{
 		"no such program":    {command: []string{missing}, says: []string{"cannot be started", "no such file"}},
 		"it ends at once":    {mode: "exit", says: []string{"exit status 4", `"no password for the database"`, `"at \x1b[31mmain"`}},
-		"another first line": {mode: "greet wrongly", says: []string{`its first line is not {"seriatim":1}`}},
+		"another first line": {mode: "greet wrongly", says: []string{`its first line is not {"seriatim":1}, but "listening on port 9000": print`}},
 		"it ends then":       {command: []string{"true"}, says: []string{"it ended by itself"}},
 	} {
 		t.Run(name, func(t *testing.T) {

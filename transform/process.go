@@ -272,7 +272,8 @@ func (w *process) readAnswers() {
 	}
 	var hello struct{ Seriatim int }
 	if json.Unmarshal(line, &hello) != nil || hello.Seriatim != 1 || tooLong {
-		w.end(fmt.Errorf(`its first %s is not {"seriatim":1}`, w.pool.unit()))
+		// It has had no record yet, so this holds none.
+		w.end(fmt.Errorf(`its first %s is not {"seriatim":1}, but %.100q: print everything else to standard error`, w.pool.unit(), line))
 	} else {
 		close(w.ready)
 	}

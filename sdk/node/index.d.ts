@@ -83,8 +83,8 @@ export declare function serve(handler: Handler, options?: ServeOptions): Promise
 /**
  * Answers records over standard input and output (`transform.exec`), batches too.
  * Resolves when the input has ended and all is answered; the process is gone within
- * 10 s then, and at once on SIGTERM. What else is written to standard output goes to
- * standard error.
+ * 10 s then, and at once on SIGTERM. What else is written to standard output from now on
+ * goes to standard error; write nothing there before.
  */
 export declare function stdio(handler: Handler): Promise<void>;
 
