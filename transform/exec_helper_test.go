@@ -61,7 +61,7 @@ type request struct {
 func (w *worker) run(mode string) {
 	switch mode {
 	case "exit":
-		fmt.Fprintln(os.Stderr, "no password for the database\n\tat \x1b[31mmain")
+		fmt.Fprintln(os.Stderr, "Error: no password for \x1b[31mthe database"+strings.Repeat("\n    at main (worker.js:1:1)", 12)+" {\n  code: 'NO_PASSWORD'\n}\n\nNode.js v20")
 		os.Exit(4)
 	case "greet wrongly":
 		fmt.Fprintln(os.Stdout, "listening on port 9000")

@@ -300,7 +300,7 @@ func TestExecDoesNotGetReady(t *testing.T) {
 		says    []string
 	}{
 		"no such program":    {command: []string{missing}, says: []string{"cannot be started", "no such file"}},
-		"it ends at once":    {mode: "exit", says: []string{"exit status 4", `"no password for the database"`, `"at \x1b[31mmain"`}},
+		"it ends at once":    {mode: "exit", says: []string{"exit status 4", `"Error: no password for \x1b[31mthe database" "code: 'NO_PASSWORD'"`}},
 		"another first line": {mode: "greet wrongly", says: []string{`its first line is not {"seriatim":1}, but "listening on port 9000": print`}},
 		"it ends then":       {command: []string{"true"}, says: []string{"it ended by itself"}},
 	} {

@@ -31,8 +31,8 @@ const (
 	pipeGrace = 500 * time.Millisecond
 	// lookInterval is how often the memory and the CPU time of a process are looked at.
 	lookInterval = time.Second
-	// lastWords is how many of the last lines of stderr a failure shows, longestWord
-	// how much of each.
+	// lastWords is how many of the last lines of stderr a failure shows, stack frames
+	// left out, longestWord how much of each.
 	lastWords, longestWord = 5, 300
 )
 
@@ -296,6 +296,12 @@ func (w *process) readAnswers() {
 	}
 }
 
+// stackFrame reports whether a line, of which text is what stands in it, is the place of
+// a call in Node, Java and the like: there, what went wrong comes before a dozen of these.
+func stackFrame(line []byte, text string) bool {
+	return (line[0] == ' ' || line[0] == '\t') && strings.HasPrefix(text, "at ")
+}
+
 // readErrors reads standard error to its end: into the log, which it does not
 // flood.
 func (w *process) readErrors() {
@@ -306,8 +312,10 @@ func (w *process) readErrors() {
 	for {
 		line, _, err := lines.next()
 		if text := strings.TrimSpace(strings.ToValidUTF8(string(line), "\uFFFD")); text != "" {
-			w.words = append(w.words, strconv.Quote(text))
-			w.words = w.words[max(0, len(w.words)-lastWords):]
+			if !stackFrame(line, text) {
+				w.words = append(w.words, strconv.Quote(text))
+				w.words = w.words[max(0, len(w.words)-lastWords):]
+			}
 			if !limit.Allow() {
 				left++
 			} else {
