@@ -328,9 +328,13 @@ func TestMetricsAreSummedOverClients(t *testing.T) {
 }
 
 // sum adds up what a counter says under all labels, and complains of metrics that
-// would tell of one client alone.
+// would tell of one client alone, or that docs/http.md says nothing about.
 func sum(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
+	doc, err := os.ReadFile("../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -339,6 +343,9 @@ func sum(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	for _, family := range families {
 		if !strings.HasPrefix(family.GetName(), "seriatim_kafka_") || strings.Contains(family.GetName(), "buffered") {
 			t.Errorf("got the metric %s", family.GetName())
+		}
+		if !strings.Contains(string(doc), "`"+strings.TrimPrefix(family.GetName(), "seriatim_")) {
+			t.Errorf("docs/http.md does not tell about %s", family.GetName())
 		}
 		if family.GetName() == name {
 			for _, m := range family.GetMetric() {
