@@ -97,7 +97,7 @@ func TestProbesTellNoDetails(t *testing.T) {
 
 func TestIndexLinksTheRest(t *testing.T) {
 	body := get(t, "/").Body.String()
-	for _, path := range []string{"readyz?verbose", "api/v1/pipelines", "metrics", "livez"} {
+	for _, path := range []string{"readyz?verbose", "api/v1/pipelines", "api/v1/held", "metrics", "livez"} {
 		if !strings.Contains(body, `href="`+path+`"`) {
 			t.Errorf("no link to %s", path)
 		}
