@@ -131,7 +131,21 @@ func explain(err error) string {
 		return err.Error() + ": grant this user WRITE and DESCRIBE on the transactional ids that begin with the name of the group"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return err.Error() + ": check kafka.sasl"
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return err.Error() + ": check kafka.sasl.mechanism"
+	case errors.Is(err, kerr.IllegalSaslState):
+		return err.Error() + ": nobody logs in there: check the port in kafka.brokers, or remove kafka.sasl"
 	default:
 		return err.Error()
 	}
+}
+
+// outOfReach says why nothing can be asked of the cluster.
+func outOfReach(err error) string {
+	for _, login := range []error{kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState} {
+		if errors.Is(err, login) {
+			return "the brokers refuse the login; trying again: " + explain(err)
+		}
+	}
+	return "no broker can be reached; trying again: " + explain(err)
 }

@@ -223,11 +223,7 @@ func (w *watcher) look(ctx context.Context) sighting {
 		if last := w.dial.last.Load(); last != nil {
 			err = *last
 		}
-		what := "no broker can be reached; trying again: "
-		if errors.Is(err, kerr.SaslAuthenticationFailed) {
-			what = "the brokers refuse the login; trying again: "
-		}
-		return sighting{problems: []Problem{{Scope: "cluster", Reason: what + explain(err)}}}
+		return sighting{problems: []Problem{{Scope: "cluster", Reason: outOfReach(err)}}}
 	}
 	opts := w.loop.opts
 	found := sighting{both: make(map[string]string)}
