@@ -421,6 +421,7 @@ func TestHTTPFailures(t *testing.T) {
 		"value too large":         {200, "", strings.Repeat("x", 1<<20+1), reject, "1048576"},
 		"lines too large":         {200, lines, strings.Repeat("x", 4<<20+1), reject, "4194304"},
 		"more than many headers":  {200, "Seriatim-H-x: " + strings.Repeat("x", 1<<20), "", retry, "its reply is malformed or has more than 256 KiB of headers"},
+		"nobody is let in":        {401, "", "", deployment, "transform.http.bearer_token_file"},
 		"retry of a reply we cut": {429, "", strings.Repeat("x", 1<<20), retry, "answered 429 Too Many Requests"},
 	}
 	for kind, statuses := range map[processor.Kind][]int{

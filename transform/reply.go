@@ -104,7 +104,7 @@ func (e *endpoint) verdict(resp *http.Response) (filtered bool, _ error) {
 func advice(status int) string {
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return "have it let us in"
+		return "have it let us in, or see transform.http.bearer_token_file, basic_auth and tls"
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
 		return "check the path in transform.http.urls"
 	case 300 <= status && status <= 399:
