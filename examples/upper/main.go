@@ -2,6 +2,11 @@
 // turns the text of every record into capitals, in order.
 //
 //	go run ./examples/upper -brokers 127.0.0.1:9092 -input words -output words.upper
+//
+// In a module of one's own it needs to know where this repository is:
+//
+//	go mod edit -require seriatim@v0.0.0 -replace seriatim=path/to/seriatim
+//	go mod tidy
 package main
 
 import (
