@@ -143,6 +143,7 @@ func TestDecisionWhileNobodyOwnsThePartition(t *testing.T) {
 			owned = one[0].Partition
 			return true
 		})
+		<-time.After(time.Second) // the holds are in the state topic, too
 		wires[0].cut()
 		err := members[1].Decide(context.Background(), processor.Decision{
 			Topic: "in", Partition: owned, Offset: 5, Verdict: processor.ReplaceValue, Value: []byte("mended"), Reason: "a test",
