@@ -118,25 +118,27 @@ func (l *loop) groupFailed(err error) {
 	l.note("group", "group "+l.opts.Source.Group, "cannot be joined; trying again: "+explain(err), repeats)
 }
 
-// explain adds to an error of the broker what a person can do about it.
+// explain adds to an error of the broker what a person can do about it. It is one
+// line, as joined errors are not.
 func explain(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return err.Error() + ": grant this user READ and DESCRIBE on input topics, WRITE and DESCRIBE on output and dead-letter topics"
+		return text + ": grant this user READ and DESCRIBE on input topics, WRITE and DESCRIBE on output and dead-letter topics"
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return err.Error() + ": grant this user READ and DESCRIBE on the group"
+		return text + ": grant this user READ and DESCRIBE on the group"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return err.Error() + ": grant this user WRITE on the output topics; brokers before 2.8 also want IDEMPOTENT_WRITE on the cluster"
+		return text + ": grant this user WRITE on the output topics; brokers before 2.8 also want IDEMPOTENT_WRITE on the cluster"
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return err.Error() + ": grant this user WRITE and DESCRIBE on the transactional ids that begin with the name of the group"
+		return text + ": grant this user WRITE and DESCRIBE on the transactional ids that begin with the name of the group"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return err.Error() + ": check kafka.sasl"
+		return text + ": check kafka.sasl"
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		return err.Error() + ": check kafka.sasl.mechanism"
+		return text + ": check kafka.sasl.mechanism"
 	case errors.Is(err, kerr.IllegalSaslState):
-		return err.Error() + ": nobody logs in there: check the port in kafka.brokers, or remove kafka.sasl"
+		return text + ": nobody logs in there: check the port in kafka.brokers, or remove kafka.sasl"
 	default:
-		return err.Error()
+		return text
 	}
 }
 

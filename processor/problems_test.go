@@ -22,3 +22,10 @@ func TestLoginThatIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestReasonIsOneLine(t *testing.T) {
+	err := errors.Join(kerr.TopicAuthorizationFailed, errRefused)
+	if got := explain(err); strings.Contains(got, "\n") || !strings.Contains(got, "; an output was refused: grant this user READ") {
+		t.Errorf("got %q", got)
+	}
+}
