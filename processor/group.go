@@ -257,7 +257,7 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 	})
 	reasons := make(map[partitionKey]error)
 	if len(missing) > 0 {
-		g.resolve(ctx, missing, false, found, reasons)
+		g.resolve(ctx, missing, found, reasons)
 	}
 	g.loop.do(func() {
 		for key, next := range found {
@@ -291,9 +291,6 @@ const (
 // unplaced pauses a tenure whose start is not known and tries again later.
 func (g *group) unplaced(t *tenure, err error, wait time.Duration) {
 	l := g.loop
-	if _, begins := errors.AsType[startError](err); begins {
-		t.begins = true
-	}
 	if reason := "its start offset cannot be read; trying again: " + explain(err); reason != t.unplaced {
 		t.unplaced = reason
 		l.log.Warn("records wait", "scope", t.String(), "reason", reason)
@@ -309,12 +306,11 @@ func (g *group) lookUp(t *tenure, wait time.Duration) {
 		if t.phase != open || t.tracker != nil {
 			return
 		}
-		begins := t.begins
 		l.beside.Go(func() { // ends with the request's time limit
 			ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
 			defer cancel()
 			found, reasons := make(map[partitionKey]int64), make(map[partitionKey]error)
-			g.resolve(ctx, map[string][]int32{t.topic: {t.partition}}, begins, found, reasons)
+			g.resolve(ctx, map[string][]int32{t.topic: {t.partition}}, found, reasons)
 			l.do(func() {
 				next, ok := found[t.partitionKey]
 				switch {
@@ -329,24 +325,18 @@ func (g *group) lookUp(t *tenure, wait time.Duration) {
 	})
 }
 
-// A startError is why nobody could tell where a group begins that has no commit for the topic.
-type startError struct{ error }
-
-func (e startError) Unwrap() error { return e.error }
-
 // resolve finds the start of partitions: what the group has committed, or else
 // Source.Start. Where the group has a commit for another partition of the topic, one
-// without is new, and its first record is the start; unless the group begins with them, and it has
-// committed the other one since it was first asked.
-func (g *group) resolve(ctx context.Context, missing map[string][]int32, begins bool, found map[partitionKey]int64, reasons map[partitionKey]error) {
-	client := kadm.NewClient(g.loop.consumer)
+// without is new, and its first record is the start; unless it was there when we asked first, and the group
+// had none: then another member was faster with its own.
+func (g *group) resolve(ctx context.Context, missing map[string][]int32, found map[partitionKey]int64, reasons map[partitionKey]error) {
 	for topic, partitions := range missing {
 		commits, err := commitsOf(ctx, g.loop.consumer, g.opts.Source.Group, topic)
-		isNew := false
-		var without []int32
-		for _, c := range commits {
-			isNew = isNew || !begins && (c.at >= 0 || c.pending)
+		var begun int32
+		if err == nil {
+			g.loop.do(func() { begun = g.loop.begins(topic, commits) })
 		}
+		var beginning, added []int32
 		for _, p := range partitions {
 			key := partitionKey{topic, p}
 			switch c, told := commits[p]; {
@@ -358,51 +348,77 @@ func (g *group) resolve(ctx context.Context, missing map[string][]int32, begins 
 				reasons[key] = fmt.Errorf("the group's offset: %w", kerr.UnstableOffsetCommit)
 			case c.at >= 0:
 				found[key] = c.at
+			case p < begun || !made(commits):
+				beginning = append(beginning, p)
 			default:
-				without = append(without, p)
+				added = append(added, p)
 			}
 		}
-		if len(without) == 0 {
-			continue
-		}
+		g.list(ctx, topic, beginning, g.opts.Source.Start, found, reasons)
+		g.list(ctx, topic, added, Start{}, found, reasons)
+	}
+}
 
-		var listed kadm.ListedOffsets
-		switch start := g.opts.Source.Start; {
-		case isNew || (!start.End && start.Time.IsZero()):
-			listed, err = client.ListStartOffsets(ctx, topic)
-		case start.End && g.opts.Source.ReadUncommitted:
-			listed, err = client.ListEndOffsets(ctx, topic)
-		case start.End:
-			listed, err = client.ListCommittedOffsets(ctx, topic)
+// list asks where partitions of a topic have their start.
+func (g *group) list(ctx context.Context, topic string, partitions []int32, start Start, found map[partitionKey]int64, reasons map[partitionKey]error) {
+	if len(partitions) == 0 {
+		return
+	}
+	client := kadm.NewClient(g.loop.consumer)
+	var listed kadm.ListedOffsets
+	var err error
+	switch {
+	case start.earliest():
+		listed, err = client.ListStartOffsets(ctx, topic)
+	case start.End && g.opts.Source.ReadUncommitted:
+		listed, err = client.ListEndOffsets(ctx, topic)
+	case start.End:
+		listed, err = client.ListCommittedOffsets(ctx, topic)
+	default:
+		listed, err = client.ListOffsetsAfterMilli(ctx, start.Time.UnixMilli(), topic)
+	}
+	for _, p := range partitions {
+		key := partitionKey{topic, p}
+		switch o, ok := listed.Lookup(topic, p); {
+		case err != nil:
+			reasons[key] = err
+		case !ok:
+			reasons[key] = fmt.Errorf("no offset was listed")
+		case o.Err != nil:
+			reasons[key] = o.Err
 		default:
-			listed, err = client.ListOffsetsAfterMilli(ctx, start.Time.UnixMilli(), topic)
-		}
-		for _, p := range without {
-			key := partitionKey{topic, p}
-			o, ok := listed.Lookup(topic, p)
-			reason := err
-			switch {
-			case err != nil:
-			case !ok:
-				reason = fmt.Errorf("no offset was listed")
-			case o.Err != nil:
-				reason = o.Err
-			default:
-				found[key] = o.Offset
-				continue
-			}
-			if !isNew {
-				reason = startError{reason}
-			}
-			reasons[key] = reason
+			found[key] = o.Offset
 		}
 	}
+}
+
+// begins is how many partitions a topic had when we asked first for the group's commits, if there
+// were none; else 0.
+func (l *loop) begins(topic string, commits map[int32]standing) int32 {
+	n, asked := l.begun[topic]
+	if !asked {
+		if !made(commits) {
+			n = int32(len(commits))
+		}
+		l.begun[topic] = n
+	}
+	return n
 }
 
 // A standing is what the group has committed for a partition.
 type standing struct {
 	at      int64 // negative: nothing
 	pending bool  // a transaction that has not ended has a newer one
+}
+
+// made reports whether there is any commit, or may be.
+func made(commits map[int32]standing) bool {
+	for _, c := range commits {
+		if c.at >= 0 || c.pending {
+			return true
+		}
+	}
+	return false
 }
 
 // commitsOf asks for a group's commits for all partitions of a topic. The request

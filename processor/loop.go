@@ -57,6 +57,7 @@ type loop struct {
 
 	fetchMost int32               // bytes of one partition in an answer of a broker, at the most
 	topicIDs  map[string][16]byte // of the input topics that exist
+	begun     map[string]int32    // by topic: see begins
 	recreated map[string]string   // topics that were deleted and created anew, and the reason to stop
 	disturbed time.Time           // the group took partitions away, or the process stood still
 
@@ -119,6 +120,7 @@ func newLoop(opts *Options) *loop {
 		replies:   new(replyLog),
 		suspects:  trial{most: 1},
 		careful:   make(map[*tenure]struct{}),
+		begun:     make(map[string]int32),
 		recreated: make(map[string]string),
 		state:     "starting",
 		fatal:     make(chan error, 1),

@@ -84,6 +84,8 @@ type Start struct {
 	Time time.Time
 }
 
+func (s Start) earliest() bool { return !s.End && s.Time.IsZero() }
+
 // Output says where results go.
 type Output struct {
 	// Topic is the output topic. {topic} stands for the name of the input topic,

@@ -58,7 +58,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		old := p.loop.Load()
 		old.log.Warn("somebody else has the static membership; joining anew", "instance", p.opts.Instance, "err", err)
 		next := newLoop(&p.opts)
-		next.counters, next.attempts, next.rebalances, next.seen = old.counters, old.attempts, old.rebalances, old.seen
+		next.counters, next.attempts, next.rebalances, next.seen, next.begun = old.counters, old.attempts, old.rebalances, old.seen, old.begun
 		next.commits.ok, next.commits.failed = old.commits.ok, old.commits.failed
 		if next.txn != nil {
 			next.txn.committed, next.txn.aborted = old.txn.committed, old.txn.aborted

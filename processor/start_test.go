@@ -5,6 +5,8 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +156,49 @@ func TestStartThatIsReadLater(t *testing.T) {
 			b.inOrder(p, 100, 110)
 		}
 	})
+}
+
+// Two members begin with a group, and one has committed its partition before the other one knows where its own starts. It
+// leaves, and who takes the partition over does not take it for newer than the group.
+func TestStartOfWhoIsSlower(t *testing.T) {
+	for _, serverSide := range []bool{false, true} {
+		t.Run(fmt.Sprintf("server side %t", serverSide), func(t *testing.T) {
+			virtual(t, 2, func(b *bed) {
+				b.produceToAll(2, 0, 100)
+				refuse := func(p int32) interface{ Remove() } {
+					return b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{p}, Err: kerr.UnknownServerError, Count: -1})
+				}
+				refused := []interface{ Remove() }{refuse(0), refuse(1)}
+				opts := b.options()
+				opts.Source.Start = processor.Start{End: true}
+				opts.Source.ServerSide = serverSide
+				members := []*running{b.run(opts, processor.TransformFunc(passOn)), b.run(opts, processor.TransformFunc(passOn))}
+				owner := func(p int32) int {
+					for i, r := range members {
+						if r != nil && slices.ContainsFunc(b.status(r).Partitions, func(s processor.PartitionStatus) bool { return s.Partition == p }) {
+							return i
+						}
+					}
+					return -1
+				}
+				b.eventually("each has a partition", func() bool { return owner(0) >= 0 && owner(1) >= 0 && owner(0) != owner(1) })
+				refused[0].Remove()
+				b.eventually("the start of one is committed", func() bool { return b.committed(0) == 100 })
+				slower := owner(1)
+				b.stop(members[slower])
+				members[slower] = nil
+				b.eventually("it is taken over", func() bool { return owner(1) == 1-slower })
+				refused[1].Remove()
+				b.caughtUp(2)
+				b.produceToAll(2, 100, 110)
+				b.caughtUp(2)
+				b.stop(members[1-slower])
+				for p := range int32(2) {
+					b.inOrder(p, 100, 110)
+				}
+			})
+		})
+	}
 }
 
 // An output is there as soon as its record is, not when some timer says so.

@@ -53,7 +53,6 @@ type tenure struct {
 	// unplaced says why the position cannot be found; empty if it is known or being
 	// looked up.
 	unplaced  string
-	begins    bool      // the group had no commit for the topic when it was first asked
 	reads     [16]byte  // id of the topic, as far as it is known: the client keeps to it
 	searching bool      // what the log has lost is being looked up
 	recreated bool      // the topic is another one by now: no position is given

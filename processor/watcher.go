@@ -29,6 +29,7 @@ type watcher struct {
 	hurry  chan struct{} // asks for a look now; has room for one
 
 	mayProduce bool                // the brokers have said so once
+	hasAsked   bool                // for what the group has committed when we begin
 	told       map[string]settings // of output topics, as the cluster told them last
 }
 
@@ -76,8 +77,9 @@ type sighting struct {
 	both     map[string]string // input topics of an expression that are the output of another one
 	sinks    map[string]*sink  // output topics
 	ends     map[partitionKey]logEnd
-	ids      map[string][16]byte // of the input topics that exist; nil: not known
-	narrow   *PartitionsError    // an output topic with too few partitions; nil: none
+	ids      map[string][16]byte           // of the input topics that exist; nil: not known
+	commits  map[string]map[int32]standing // of the group, by topic, at the first look; nil: not asked
+	narrow   *PartitionsError              // an output topic with too few partitions; nil: none
 }
 
 // A logEnd is where a partition ends for writers and for readers of committed
@@ -91,6 +93,9 @@ func (l *loop) watched(found sighting) {
 			l.end(found.narrow)
 			return
 		}
+	}
+	for topic, commits := range found.commits {
+		l.begins(topic, commits)
 	}
 	for key := range l.problems {
 		if strings.HasPrefix(key, "watch ") && !slices.ContainsFunc(found.problems, func(p Problem) bool { return "watch "+p.Scope == key }) {
@@ -254,6 +259,15 @@ func (w *watcher) look(ctx context.Context) sighting {
 	for _, topic := range inputs {
 		if detail := metadata.Topics[topic]; metadata.Topics.Has(topic) && detail.Err == nil {
 			found.ids[topic] = detail.ID
+		}
+	}
+	if !w.hasAsked && !opts.Source.Start.earliest() {
+		w.hasAsked = true
+		found.commits = make(map[string]map[int32]standing)
+		for topic := range found.ids {
+			if commits, err := commitsOf(ctx, w.client, opts.Source.Group, topic); err == nil { // else whoever needs it asks again
+				found.commits[topic] = commits
+			}
 		}
 	}
 	if err := w.askToProduce(ctx); err != nil {
