@@ -116,7 +116,8 @@ func failed(kind processor.Kind, format string, args ...any) *processor.Failure 
 var harmless = regexp.MustCompile(`^[^("\[{0-9-]*`)
 
 // mishap says how the program ended without coming to its end. The same would
-// happen again: it is a reject, but for halt, which is an end.
+// happen again: it is a reject, but for halt, which is an end, and which halt_error
+// differs from by its exit code alone where its value is null.
 func mishap(err error) error {
 	own, byProgram := err.(interface { //nolint:errorlint // the library does not wrap it
 		gojq.ValueError
@@ -124,7 +125,7 @@ func mishap(err error) error {
 	})
 	var halt *gojq.HaltError
 	switch {
-	case errors.As(err, &halt) && halt.Value() == nil:
+	case errors.As(err, &halt) && halt.Value() == nil && halt.ExitCode() == 0:
 		return nil
 	case byProgram:
 		return failed(processor.Reject, "the program rejects the record: %s", said(own.Value()))

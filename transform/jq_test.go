@@ -122,6 +122,8 @@ func TestJQRejects(t *testing.T) {
 		"one that is no text":    {`error({code: 1})`, "{}", `"{\"code\":1}"`},
 		"one with line breaks":   {`error("a\nb")`, "{}", `"a\nb"`},
 		"halt_error":             {`"x" | halt_error`, "{}", `rejects the record: "x"`},
+		"halt_error of null":     {`if .id then . else .id | halt_error end`, "{}", `rejects the record: "null"`},
+		"error of null":          {`error(null)`, "{}", `rejects the record: "null"`},
 		"late":                   {`1, error("late")`, "{}", `"late"`},
 	}
 	for name, test := range tests {
