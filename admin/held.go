@@ -133,7 +133,7 @@ const decideTimeout = 8 * time.Second
 const maxDecision = 32 << 20
 
 func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
-	var d Decision
+	d := Decision{Partition: -1, Offset: -1} // what is left out must not mean the first record of all
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxDecision))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
@@ -148,6 +148,10 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	for _, p := range s.pipelines {
 		if p.Name != d.Pipeline {
 			continue
+		}
+		if d.Partition < 0 || d.Offset < 0 {
+			s.problem(w, http.StatusBadRequest, "partition and offset: both are needed to name the record")
+			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), decideTimeout)
 		defer cancel()

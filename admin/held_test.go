@@ -98,6 +98,8 @@ func TestDecisions(t *testing.T) {
 		"number":           {body: `{` + about + `, "decision": "replace_value", "value": 7}`, code: 400, detail: "value: must be"},
 		"unknown decision": {body: `{` + about + `, "decision": "forget"}`, code: 400, detail: "possible are retry, skip"},
 		"unknown field":    {body: `{` + about + `, "decision": "skip", "user": "me"}`, code: 400, detail: "user"},
+		"no partition":     {body: `{"pipeline": "orders", "topic": "orders.in", "offset": 41, "reason": "why", "decision": "skip"}`, code: 400, detail: "partition and offset"},
+		"no offset":        {body: `{"pipeline": "orders", "topic": "orders.in", "partition": 3, "reason": "why", "decision": "skip"}`, code: 400, detail: "partition and offset"},
 		"not JSON":         {body: `skip it`, code: 400, detail: "cannot be read"},
 		"unknown pipeline": {body: `{"pipeline": "other", "decision": "skip"}`, code: 404, detail: `"other"`},
 		"not held":         {body: `{` + about + `, "decision": "skip"}`, err: processor.ErrNotHeld, code: 409, detail: "orders.in/3 at offset 41"},
