@@ -10,9 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"seriatim/processor"
 )
@@ -256,6 +259,37 @@ func TestAllEjected(t *testing.T) {
 			t.Errorf("attempts go to %q, want b, which answered although it is ejected", s.reaches(errand{}))
 		}
 	})
+}
+
+// A second attempt beside one that went on to another endpoint knows where that is now.
+func TestHedgeOfAnAttemptThatWentOn(t *testing.T) {
+	client, err := HTTP(HTTPOptions{URLs: []string{"http://a", "http://b", "http://c"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := client.endpoints
+	s.random = func(int) int { return 0 }
+	s.all[2].inFlight = 5
+	in := processor.Input{Record: new(kgo.Record), Asked: new(atomic.Value)}
+	var asked []string
+	var attempt func(*seat, *endpoint, string) error
+	attempt = func(sits *seat, e *endpoint, _ string) error {
+		_ = sits.fields()
+		switch asked = append(asked, e.name); len(asked) {
+		case 1:
+			return errDeployment
+		case 2:
+			return client.call(t.Context(), in, attempt) // while this one runs
+		default:
+			return nil
+		}
+	}
+	if err := client.call(t.Context(), in, attempt); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"http://a", "http://b", "http://c"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
 }
 
 func TestOneEndpointIsNeverEjected(t *testing.T) {

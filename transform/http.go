@@ -136,13 +136,13 @@ func (c *Client) call(parent context.Context, in processor.Input, ask func(s *se
 	if err != nil {
 		return err
 	}
-	if in.Asked != nil {
-		in.Asked.Store(at.endpoint)
-	}
 	s, answered := c.sit(parent, at.since), false // waiting for room takes nothing from the time
 	defer func() { c.stand(s, answered) }()
 	unsent := true
 	for {
+		if in.Asked != nil {
+			in.Asked.Store(at.endpoint)
+		}
 		err = ask(s, at.endpoint, cmp.Or(authorization, at.authorization))
 		c.endpoints.give(at, err)
 		if err == nil {
