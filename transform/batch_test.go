@@ -148,6 +148,7 @@ func TestBatchAnswers(t *testing.T) {
 		"an id twice":          {[]string{`{"id":1,"outputs":[]}`, `{"id":2,"outputs":[]}`, `{"id":1,"outputs":[{"value":"x"}]}`}, all(`* retry: … it answers id 1 of the batch twice`)},
 		"an answer without id": {[]string{`{"id":1,"outputs":[]}`, `{"outputs":[]}`}, all(`* retry: … answer 2 of the batch is no JSON object with an "id"`)},
 		"an id that is text":   {[]string{`{"id":"1","outputs":[]}`}, all(`* retry: … answer 1 of the batch is no JSON object with an "id"`)},
+		"an id of a fraction":  {[]string{`{"id":1,"outputs":[]}`, `{"id":2e0,"outputs":[]}`}, all(`* retry: … answer 2 of the batch is no JSON object with an "id"`)},
 		"an answer of null":    {[]string{`null`}, all(`* retry: … answer 1 of the batch is no JSON object with an "id"`)},
 		"too many outputs":     {[]string{`{"id":2,"outputs":[` + many(10001) + `]}`, `{"id":1,"outputs":[` + many(10000) + `]}`, `{"id":3,"outputs":[]}`}, []string{strings.TrimSuffix(strings.Repeat(`"" + `, 10000), " + "), `reject: … more than 10000 outputs`, ``}},
 	} {

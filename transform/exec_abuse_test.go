@@ -242,6 +242,18 @@ func TestExecCPU(t *testing.T) {
 	}
 }
 
+// TestExecIDsInFull: an id is read to its end, so that what only begins like the id of a
+// record is not taken for its answer.
+func TestExecIDsInFull(t *testing.T) {
+	for _, id := range []string{"1e+05", "1.5", "1E1", "1x"} {
+		p, _ := pool(t, "", transform.ExecOptions{Processes: 1})
+		got, err := ask(t.Context(), p, 1, `say {"id":`+id+`,"outputs":[{"value":"of another"}]}`) // its own id is 1
+		if err == nil || !strings.Contains(err.Error(), "is no answer") {
+			t.Errorf("id %s: got %q and error %v, want the end of the process", id, got, err)
+		}
+	}
+}
+
 func TestExecRepeatedAnswers(t *testing.T) {
 	p, log := pool(t, "", transform.ExecOptions{Processes: 1})
 	for range 10 {

@@ -135,6 +135,10 @@ func leadingID(line []byte) (id uint64, ok bool) {
 	for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
 		digits++
 	}
+	// 1e+05 begins like the id of another record: some libraries write 100000 so.
+	if digits == len(rest) || !strings.ContainsRune(",} \t\r\n", rune(rest[digits])) {
+		return 0, false
+	}
 	id, err := strconv.ParseUint(string(rest[:digits]), 10, 64)
 	return id, err == nil
 }
