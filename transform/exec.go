@@ -220,6 +220,7 @@ type call struct {
 	note      func(string)  // takes the worker's notes
 	answer    chan response // has room for one
 	abandoned bool          // nobody waits for the answer
+	overdue   bool          // it was not there in time
 }
 
 type response struct {
@@ -253,6 +254,7 @@ func (p *Pool) overdue(w *process, c *call) {
 	if w.calls[c.id] != c {
 		return // meanwhile it has
 	}
+	c.overdue = true
 	w.overdue++
 	if silent := w.heard.Before(c.began) && w.alive.Before(c.began); silent || 2*w.overdue >= p.opts.InFlight {
 		p.retireLocked(w, fmt.Errorf("records were not answered within %v; it is replaced", p.opts.Timeout))
@@ -317,6 +319,9 @@ func (p *Pool) answered(w *process, line []byte, tooLong bool) error {
 	p.crashes = 0
 	clear(p.victims)
 	late := c.abandoned
+	if c.overdue {
+		w.overdue-- // its place is free again
+	}
 	p.retired(w)
 	p.wake()
 	p.mu.Unlock()

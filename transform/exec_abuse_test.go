@@ -179,6 +179,37 @@ func TestExecHangs(t *testing.T) {
 	}
 }
 
+// TestExecLateAnswers: places of records that were answered after their time are free
+// again, however many there were.
+func TestExecLateAnswers(t *testing.T) {
+	t.Parallel()
+	p, log := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 4, Timeout: time.Second})
+	for n := 1; n <= 3; n++ {
+		late := make(chan error, 1)
+		go func() {
+			_, err := ask(t.Context(), p, 1, "wait")
+			late <- err
+		}()
+		for err := error(nil); err == nil; {
+			_, _ = ask(t.Context(), p, 2, "hello") // it answers others meanwhile
+			select {
+			case err = <-late:
+				if f := execFailure(t, err); f.Kind != processor.Retry {
+					t.Fatalf("got %v, want a retry", err)
+				}
+			default:
+			}
+		}
+		_, _ = ask(t.Context(), p, 2, "last")
+		await(t, "the late answer", func() bool {
+			if strings.Contains(log.String(), "it is replaced") {
+				t.Fatalf("after %d late answers the process was replaced, although it has given each of them", n)
+			}
+			return strings.Count(log.String(), "an answer that came too late is dropped") >= n
+		})
+	}
+}
+
 // TestExecDeaf: a process that does not read its input holds nobody up.
 func TestExecDeaf(t *testing.T) {
 	p, _ := pool(t, "deaf", transform.ExecOptions{Processes: 2, Timeout: 200 * time.Millisecond})
