@@ -198,7 +198,11 @@ func (p *Pool) ask(ctx context.Context, in processor.Input, alone bool, note fun
 			p.abandon(w, c, true)
 			return p.fail(processor.Retry, "%w", &timeoutError{"no answer", "transform.exec.timeout", p.opts.Timeout, time.Since(c.began)})
 		case <-ctx.Done():
-			p.abandon(w, c, false)
+			if lines != nil {
+				p.forget(w, c)
+			} else {
+				p.abandon(w, c, false)
+			}
 			return context.Cause(ctx)
 		}
 	}
@@ -226,6 +230,16 @@ type call struct {
 type response struct {
 	line []byte
 	err  error
+}
+
+// forget gives up an attempt that the process has not been told of. It would never answer
+// that, so its place is free.
+func (p *Pool) forget(w *process, c *call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(w.calls, c.id)
+	p.retired(w)
+	p.wake()
 }
 
 // abandon gives up an attempt that the process still has. Its place stays taken

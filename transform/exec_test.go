@@ -259,6 +259,25 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// An attempt that is given up before its process was told of it leaves no place taken,
+// which nobody would ever answer.
+func TestExecGivenUpBeforeItIsSent(t *testing.T) {
+	p, _ := pool(t, "", transform.ExecOptions{Processes: 1, InFlight: 4})
+	_ = mustAsk(t, p, "hello")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	short, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	for i := range 50 {
+		if _, err := ask(ctx, p, int64(i), "hello"); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if _, err := ask(short, p, 1000, "hello"); err != nil {
+			t.Fatalf("after %d that were given up: got error %v, want a place and an answer", i+1, err)
+		}
+	}
+}
+
 func TestExecEnvironment(t *testing.T) {
 	t.Setenv("SERIATIM_TEST_PASSWORD", "secret")
 	t.Setenv("SERIATIM_TEST_URL", "db:1")
