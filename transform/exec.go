@@ -449,6 +449,13 @@ func (p *Pool) failedStart(why error) {
 	p.wake()
 }
 
+// leave has a process get no more records: they would fail with it.
+func (p *Pool) leave(w *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+}
+
 // join has a process take records.
 func (p *Pool) join(w *process) {
 	p.mu.Lock()

@@ -3,6 +3,8 @@ package transform
 import (
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -125,5 +127,39 @@ func TestCrowdedEnds(t *testing.T) {
 	}
 	if wasCrowded([]processor.Item{{}, {Input: processor.Input{Last: errors.New("busy")}}}) {
 		t.Error("another failure counts as the end of a process with several calls")
+	}
+}
+
+// A process that is ended gets no more records, however long it takes to go: they would
+// fail with it.
+func TestProcessThatIsEndedGetsNoMore(t *testing.T) {
+	p, err := Exec(ExecOptions{Command: []string{os.Args[0], "be-a-worker", "stubborn"}, Processes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	in := processor.Input{Record: &kgo.Record{Value: []byte("hello")}}
+	if _, err := processor.Call(t.Context(), p, in); err != nil {
+		t.Fatal(err)
+	}
+	takes := func() []*process {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.Clone(p.ready)
+	}
+	w := takes()[0]
+	w.end(errors.New("it said what is no answer"))
+	for deadline := time.Now().Add(10 * time.Second); slices.Contains(takes(), w); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it still gets records after 10s")
+		}
+	}
+	select {
+	case <-w.gone:
+		t.Error("it got records until it was gone")
+	default:
+	}
+	if _, err := processor.Call(t.Context(), p, in); err != nil {
+		t.Errorf("got error %v, want the answer of the next process", err)
 	}
 }

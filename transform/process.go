@@ -187,6 +187,7 @@ func (w *process) attend(ctx context.Context) {
 			stop()
 		case <-ending:
 			ending = nil
+			w.pool.leave(w)
 			stop()
 		case <-next:
 			if ctx.Err() == nil {
