@@ -446,6 +446,31 @@ func TestBatchesUnderChurn(t *testing.T) {
 	})
 }
 
+// A batch behind which the window can take no more does not wait for others, also where it has come to
+// that only when those before it had settled.
+func TestBatchThatCanTakeNoMore(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		records := numbered("in", 0, 0, 4)
+		records[3].Value = []byte(strings.Repeat("x", 5000))
+		b.write(records...)
+		opts := b.options()
+		opts.Window = processor.Window{Records: 2, Bytes: 4096}
+		opts.Batch = processor.Batch{Records: 10, Wait: 10 * time.Minute}
+		b.run(opts, batchFunc(func(_ context.Context, items []processor.Item) error {
+			for i := range items {
+				if items[i].Offset > 0 {
+					items[i].Add(items[i].Value)
+				}
+				items[i].Answer(nil)
+			}
+			return nil
+		}))
+		b.eventually("the large one is in the window", func() bool { return b.committed(0) >= 2 })
+		b.patience = time.Minute
+		b.eventually("it is done", func() bool { return b.committed(0) >= 3 })
+	})
+}
+
 // A batch is not hedged, and needs a transform that takes it.
 func TestBatchOptions(t *testing.T) {
 	virtual(t, 1, func(b *bed) {

@@ -300,9 +300,9 @@ func (l *loop) readmit() {
 		if t.spillCount != before {
 			l.budget.account(t)
 			l.advance(t)
-			l.sched.want(t)
 			l.ripen(t)
 		}
+		l.sched.want(t) // also if there is no room: then its next batch gets no fuller
 		// Resume with half a window of room: the next fetch takes a round trip to
 		// arrive, and what it brings shall not be spilled at once.
 		if len(t.spill) == 0 && !t.searching && !t.gone() && 2*t.window.Len() <= l.opts.Window.Records {
