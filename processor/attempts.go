@@ -198,6 +198,7 @@ func (l *loop) settle(t *tenure, lo, hi resequence.Seq) {
 		l.bug(t, err)
 		return
 	}
+	l.budget.account(t)
 	t.settled += uint64(hi - lo)
 	l.commits.policy.Settled(int(hi - lo))
 }

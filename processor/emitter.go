@@ -234,11 +234,8 @@ func (l *loop) answer() {
 		} else {
 			l.acknowledged(t, e.lo, e.hi)
 		}
-		if i+1 == len(entries) || entries[i+1].tenure != t {
-			l.budget.account(t)
-			if t.refused != nil && t.inFlight == 0 && l.txn == nil {
-				l.emitAgain(t)
-			}
+		if (i+1 == len(entries) || entries[i+1].tenure != t) && t.refused != nil && t.inFlight == 0 && l.txn == nil {
+			l.emitAgain(t)
 		}
 	}
 	if refused {

@@ -134,6 +134,40 @@ func TestStuckPartitionLeavesTheOthersTheirBytes(t *testing.T) {
 	})
 }
 
+// A partition whose last records were filtered holds nothing any more, so that others may have the shared
+// half of Window.Bytes.
+func TestFilteredRecordsGiveTheirBytesBack(t *testing.T) {
+	const each, size = 100, 7000
+	virtual(t, 2, func(b *bed) {
+		opts := b.options()
+		opts.Window = processor.Window{Records: 1000, Bytes: 1 << 20}
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, _ *processor.Outputs) error {
+			switch {
+			case in.Partition == 1:
+				<-ctx.Done()
+			case in.Offset == 0:
+				<-time.After(500 * time.Millisecond)
+			}
+			return ctx.Err()
+		}))
+		fill := func(p int32) {
+			var records []*kgo.Record
+			for range each {
+				records = append(records, &kgo.Record{Topic: "in", Partition: p, Value: make([]byte, size)})
+			}
+			b.write(records...)
+		}
+		<-time.After(time.Second)
+		fill(0)
+		b.eventually("the first partition is done", func() bool { return b.committed(0) == each })
+		fill(1)
+		<-time.After(time.Second)
+		if got := b.status(r).Partitions[1].WindowRecords; got != each {
+			b.t.Errorf("the other partition has %d records in its window, want %d: nothing else holds any bytes", got, each)
+		}
+	})
+}
+
 // However many partitions have a backlog: what is fetched of all of them before they are
 // paused stays near Window.Bytes.
 func TestFetchesOfManyPartitions(t *testing.T) {

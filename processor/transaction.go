@@ -315,7 +315,6 @@ func (l *loop) settleCommitted(m mark) {
 	t.committed, t.hasCommitted, t.committedAt = m.next, true, l.now
 	l.forget(t, m.next)
 	l.settleEmitted(t, m.end)
-	l.budget.account(t)
 }
 
 // settleEmitted settles the emitted records before end.
@@ -372,7 +371,6 @@ func (l *loop) rewindAll(committed map[partitionKey]offsets.Next) {
 		}
 		t.emitNext, t.inFlight = first, 0
 		t.refused = nil
-		l.budget.account(t)
 	}
 }
 
