@@ -372,3 +372,58 @@ func TestReplacedValueOutlivesAnAbandonedAttempt(t *testing.T) {
 		}
 	})
 }
+
+// That a record is attempted although it is too old is a decision that lasts until it is done, whatever becomes
+// of the attempt: it is given up in a drain, or it succeeds and is not committed.
+func TestDecisionAboutAnOldRecordOutlivesItsAttempt(t *testing.T) {
+	hangs := func(ctx context.Context, _ processor.Input, _ *processor.Outputs) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for name, ends := range map[string]struct {
+		attempt processor.TransformFunc
+		head    processor.TransformFunc // the one before it
+		done    string                  // the attempt, in the counts
+	}{
+		"given up":  {attempt: hangs, head: passOn},
+		"succeeded": {attempt: passOn, head: hangs, done: "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stateful(t, 1, func(b *bed) {
+				records := numbered("in", 0, 0, 2)
+				records[1].Timestamp = time.Now().Add(-2 * time.Hour)
+				b.write(records...)
+				opts, wire := b.mortal("one")
+				opts.MaxAge = time.Hour
+				one := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					if in.Offset == 0 {
+						return ends.head(ctx, in, out)
+					}
+					return ends.attempt(ctx, in, out)
+				}))
+				b.eventually("it is held", func() bool { p := b.status(one).Partitions; return len(p) == 1 && len(p[0].Held) == 1 })
+				before := b.status(one)
+				b.decides(one, processor.Decision{Offset: 1, Verdict: processor.RetryIt})
+				b.eventually("it is attempted", func() bool {
+					s := b.status(one)
+					return s.Attempts[ends.done] > before.Attempts[ends.done] || ends.done == "" && s.WorkersBusy > before.WorkersBusy
+				})
+				if ends.done == "" {
+					if err := one.stop(); !errors.Is(err, processor.ErrDrainDeadline) {
+						b.t.Errorf("Run returned %v, want that it could not finish", err)
+					}
+				} else {
+					<-time.After(time.Second)
+					wire.cut()
+				}
+				opts, _ = b.mortal("two")
+				opts.MaxAge = time.Hour
+				two := b.run(opts, processor.TransformFunc(passOn))
+				b.patience = time.Minute
+				b.caughtUp(1)
+				b.stop(two)
+				b.inOrder(0, 0, 2)
+			})
+		})
+	}
+}

@@ -316,11 +316,11 @@ func (l *loop) uncount(t *tenure, s *slot) {
 	}
 }
 
-// restate writes that so many attempts at a record count. Of none nothing is kept, but the value that
-// a person gave the record.
+// restate writes that so many attempts at a record count. Of none nothing is kept, but what a person
+// has decided: the value of the record, and that it is attempted again.
 func (l *loop) restate(t *tenure, s *slot, begun int32) {
 	key := t.ownKey(l, s.record.Offset, journal.KindAttempts)
-	if begun == 0 && s.kept.value == "" {
+	if begun == 0 && !s.decided() {
 		l.erase(key)
 		return
 	}
@@ -357,12 +357,16 @@ func (l *loop) succeeded(t *tenure, s *slot) {
 		return
 	}
 	s.kept.cut = 0
-	if s.kept.value != "" { // which a person gave it, and which stays
+	if s.decided() {
 		l.restate(t, s, 0)
 		return
 	}
 	l.eraseAll(t, s, journal.KindAttempts)
 }
+
+// decided reports whether a person has given the record, of which something is kept, a value or further
+// attempts. That stays until it is done.
+func (s *slot) decided() bool { return s.kept.value != "" || s.granted > 0 }
 
 // eraseAll deletes what there is of one kind about a record: what t has written of it, perhaps
 // not read yet, and what others have.
