@@ -117,7 +117,7 @@ func (l *loop) hedge(t *tenure) {
 	if !known {
 		return
 	}
-	head, _ := t.window.Head()
+	head, _ := t.head()
 	for c := t.runningHead; c != nil; c = c.next {
 		if due := c.started.Add(after); l.now.Before(due) {
 			l.hedgeAt(t, due)

@@ -408,3 +408,33 @@ func TestRecipeForWorkersThatHang(t *testing.T) {
 		}
 	})
 }
+
+// A record that is attempted again because its topic did not take its output holds its partition as
+// its head does, and is hedged.
+func TestAttemptAfterAnOutputWasHeldIsHedged(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		largest(b, "out")
+		b.produce("in", 0, 0, 10)
+		opts := b.options()
+		opts.Hedge = processor.Hedges{After: 2 * time.Second}
+		var calls atomic.Int32 // for the record that is held
+		r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+			if in.Offset != 5 {
+				return passOn(ctx, in, out)
+			}
+			switch calls.Add(1) {
+			case 1:
+				return inflate(ctx, in, out)
+			case 2:
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return passOn(ctx, in, out)
+		}))
+		b.holds(r, "offset 5")
+		b.decides(r, processor.Decision{Offset: 5, Verdict: processor.RetryIt})
+		b.patience = 30 * time.Second
+		b.caughtUp(1)
+		b.inOrder(0, 0, 10)
+	})
+}

@@ -237,10 +237,7 @@ func (l *loop) waitsFor(t *tenure) (reason string, since time.Time) {
 			return fmt.Sprintf("the broker has not acknowledged the output of the record at offset %d to %s; trying again", s.record.Offset, topic), l.epoch.Add(time.Duration(s.finished))
 		}
 	}
-	head, ok := t.window.Head()
-	if t.window.Slot(t.barred) != nil { // it is attempted again
-		head, ok = t.barred, true
-	}
+	head, ok := t.head()
 	if !ok {
 		if t.hasEnd && t.stable >= 0 && t.stable < t.end && int64(t.tracker.Position()) >= t.stable && l.now.Sub(t.stableSince) > slowHead {
 			return fmt.Sprintf("an open transaction holds the input at offset %d: it ends with its producer or its transaction timeout", t.stable), t.stableSince

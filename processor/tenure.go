@@ -223,6 +223,15 @@ func (t *tenure) released() resequence.Seq {
 	return t.window.Next()
 }
 
+// head is the record that the partition waits for: the oldest that is not released, or one that is and
+// is not emitted. False if there is none.
+func (t *tenure) head() (resequence.Seq, bool) {
+	if t.window.Slot(t.barred) != nil {
+		return t.barred, true
+	}
+	return t.window.Head()
+}
+
 // emittable is one past the newest record whose outputs may be emitted.
 func (t *tenure) emittable() resequence.Seq {
 	if seeded.Bug("held-output-overtaken") {
