@@ -146,3 +146,52 @@ func TestBreakerDoesNotCountAge(t *testing.T) {
 		}
 	})
 }
+
+// A dead letter has the record as it was read, also where a person has replaced its value and that is
+// exhausted in turn: rejected, or with an output that its topic does not take.
+func TestDeadLetterHasTheOriginalValue(t *testing.T) {
+	const dead = 12
+	for name, mended := range map[string]processor.TransformFunc{
+		"rejected": rejectAll,
+		"too large": func(_ context.Context, _ processor.Input, out *processor.Outputs) error {
+			out.Add(large())
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 1, func(b *bed) {
+				largest(b, "out")
+				b.create("dead", 1, nil)
+				b.produce("in", 0, 0, dead)
+				opts := b.options()
+				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
+				opts.Breaker, opts.Workers = processor.Breaker{Ratio: 0.1, Over: time.Minute}, 1
+				r := b.run(opts, processor.TransformFunc(func(ctx context.Context, in processor.Input, out *processor.Outputs) error {
+					if string(in.Value) == "mended" {
+						return mended(ctx, in, out)
+					}
+					return rejectAll(ctx, in, out)
+				}))
+				b.holds(r)
+				b.decides(r, processor.Decision{Offset: b.status(r).Partitions[0].Held[0].Offset, Verdict: processor.ReplaceValue, Value: []byte("mended")})
+				if err := r.CloseBreaker(context.Background(), "a test"); err != nil {
+					b.t.Error(err)
+				}
+				b.caughtUp(1)
+				got := b.values("dead", 0)
+				if len(got) != dead {
+					b.t.Errorf("there are %d dead letters, want %d", len(got), dead)
+				}
+				for i, v := range got {
+					if v != strconv.Itoa(i) {
+						b.t.Errorf("dead letter %d has the value %q, want that of the record", i, v)
+					}
+				}
+			})
+		})
+	}
+}
+
+func rejectAll(context.Context, processor.Input, *processor.Outputs) error {
+	return &processor.Failure{Kind: processor.Reject, Err: errors.New("bad")}
+}

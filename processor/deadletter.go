@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -110,12 +111,12 @@ func (s *slot) remember(now time.Time, err error) {
 // maxMessage bounds the error text in a dead letter.
 const maxMessage = 4096
 
-// deadLetter returns the record as an output to the dead-letter topic: untouched,
-// but for headers that say where it came from and what went wrong. Those of
+// deadLetter returns the record as an output to the dead-letter topic: untouched, even if a
+// person has replaced its value, but for headers that say where it came from and what went wrong. Those of
 // KIP-1191 are what other tools read.
 func (l *loop) deadLetter(t *tenure, seq resequence.Seq, why reason) *output {
 	s := t.window.Slot(seq)
-	r := s.record
+	r := cmp.Or(s.original, s.record)
 	message := strings.ToValidUTF8(s.failed.err.Error(), "\uFFFD")
 	message = strings.ToValidUTF8(message[:min(len(message), maxMessage)], "")
 	o := &output{tenure: t, seq: seq, of: 1, dead: true}

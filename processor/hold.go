@@ -22,9 +22,8 @@ import (
 type hold struct {
 	since    time.Time
 	why      reason
-	what     string      // in words, after "the record"
-	original *kgo.Record // if its value was replaced before
-	diverted bool        // it is held because the breaker is open
+	what     string // in words, after "the record"
+	diverted bool   // it is held because the breaker is open
 }
 
 // HeldRecord is a record that waits for a decision.
@@ -135,8 +134,10 @@ func (l *loop) bar(t *tenure, seq resequence.Seq, what string, diverted bool) {
 func (l *loop) hold(t *tenure, seq resequence.Seq, why reason, what string, since time.Time, diverted bool) {
 	s := t.window.Slot(seq)
 	s.state = held
-	h := t.holdOf(seq)
-	h.since, h.why, h.what, h.diverted = since, why, what, diverted
+	if t.holds == nil {
+		t.holds = make(map[resequence.Seq]*hold)
+	}
+	t.holds[seq] = &hold{since: since, why: why, what: what, diverted: diverted}
 	l.keepHold(t, seq)
 	l.log.Error("a record is held until somebody decides about it (seriatim held list); its partition waits for it",
 		"topic", t.topic, "partition", t.partition, "offset", s.record.Offset, "reason", what, "err", s.failed.err)
@@ -183,19 +184,6 @@ func (t *tenure) heldAt(offset int64) (resequence.Seq, bool) {
 	return 0, false
 }
 
-// holdOf is the hold of a record that is, or was, held.
-func (t *tenure) holdOf(seq resequence.Seq) *hold {
-	if t.holds == nil {
-		t.holds = make(map[resequence.Seq]*hold)
-	}
-	h := t.holds[seq]
-	if h == nil {
-		h = new(hold)
-		t.holds[seq] = h
-	}
-	return h
-}
-
 // decided carries out a possible decision about a held record.
 func (l *loop) decided(t *tenure, seq resequence.Seq, d Decision) {
 	h := t.holds[seq]
@@ -222,26 +210,21 @@ func (l *loop) decided(t *tenure, seq resequence.Seq, d Decision) {
 
 // replaceValue gives a record another value.
 func (l *loop) replaceValue(t *tenure, seq resequence.Seq, value []byte) {
-	s, h := t.window.Slot(seq), t.holdOf(seq)
+	s := t.window.Slot(seq)
 	replaced := *s.record
 	replaced.Value = value
-	if h.original == nil {
-		h.original = s.record
+	if s.original == nil {
+		s.original = s.record
 	}
 	t.unfinished += recordSize(&replaced) - recordSize(s.record)
 	s.record = &replaced
 }
 
-// lastResort is the dead letter of a held record: untouched, even if its value was
-// replaced since.
+// lastResort is the dead letter of a held record.
 func (l *loop) lastResort(t *tenure, seq resequence.Seq) *output {
-	s, h := t.window.Slot(seq), t.holds[seq]
-	if h.original != nil {
-		t.unfinished += recordSize(h.original) - recordSize(s.record)
-		s.record = h.original
-	}
-	t.deadLetters[h.why]++
-	return l.deadLetter(t, seq, h.why)
+	why := t.holds[seq].why
+	t.deadLetters[why]++
+	return l.deadLetter(t, seq, why)
 }
 
 // attemptHeld allows a held record that many further attempts.

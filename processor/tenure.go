@@ -130,14 +130,15 @@ type counters struct {
 
 // A slot is what the window holds of one record until it is settled.
 type slot struct {
-	record  *kgo.Record
-	outputs *output
-	pending int32 // outputs not yet acknowledged
-	begun   int32 // attempts that count
-	calls   int32 // attempts, and those that did not count
-	granted int32 // attempts that a person allowed, all in all
-	state   slotState
-	company uint16 // the most records of a batch that it may be in; 0 is no limit
+	record   *kgo.Record
+	original *kgo.Record // of which that is a copy with another value; nil: none was replaced
+	outputs  *output
+	pending  int32 // outputs not yet acknowledged
+	begun    int32 // attempts that count
+	calls    int32 // attempts, and those that did not count
+	granted  int32 // attempts that a person allowed, all in all
+	state    slotState
+	company  uint16 // the most records of a batch that it may be in; 0 is no limit
 
 	preempted bool // an attempt, once
 
