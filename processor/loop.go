@@ -319,7 +319,7 @@ func (l *loop) admit(t *tenure, records []*kgo.Record, fromSpill bool) []*kgo.Re
 	}
 	now := l.nanos()
 	var headAge time.Duration
-	if head, ok := t.window.Head(); ok {
+	if head, ok := t.head(); ok {
 		headAge = time.Duration(now - t.window.Slot(head).admitted)
 	}
 	for i, r := range records {

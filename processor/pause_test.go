@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -164,6 +165,33 @@ func TestFilteredRecordsGiveTheirBytesBack(t *testing.T) {
 		<-time.After(time.Second)
 		if got := b.status(r).Partitions[1].WindowRecords; got != each {
 			b.t.Errorf("the other partition has %d records in its window, want %d: nothing else holds any bytes", got, each)
+		}
+	})
+}
+
+// Nor does a partition take more than its share that waits at a record whose output its topic does not take: those
+// behind it are released, but none of them leaves.
+func TestHeldOutputLeavesTheOthersTheirBytes(t *testing.T) {
+	const limit, size = 1 << 20, 7000
+	virtual(t, 2, func(b *bed) {
+		largest(b, "out")
+		opts := b.options()
+		opts.Window = processor.Window{Records: 1000, Bytes: limit}
+		r := b.run(opts, processor.TransformFunc(func(_ context.Context, in processor.Input, out *processor.Outputs) error {
+			if in.Offset == 0 {
+				out.Add(large())
+			}
+			return nil
+		}))
+		b.produce("in", 0, 0, 1)
+		b.eventually("it is held", func() bool { return strings.Contains(b.problem(r, "in/0"), "is held") })
+		<-time.After(2 * time.Second)
+		for range limit / size {
+			b.write(&kgo.Record{Topic: "in", Partition: 0, Value: make([]byte, size)})
+		}
+		<-time.After(time.Second)
+		if p := b.status(r).Partitions[0]; p.WindowRecords > limit/4/size+1 || p.SpilledRecords == 0 {
+			b.t.Errorf("it has %d records in its window, and %d spilled, want a quarter of window.bytes at the most", p.WindowRecords, p.SpilledRecords)
 		}
 	})
 }
