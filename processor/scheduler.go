@@ -83,6 +83,7 @@ func (s *scheduler) next(may func(*tenure) bool) *tenure {
 		}
 		t.queued = false
 		if !s.wants(t) {
+			s.want(t) // it is not counted any more
 			continue
 		}
 		if may(t) {

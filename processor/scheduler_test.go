@@ -212,3 +212,16 @@ func TestControlRecordsAreNotDispatched(t *testing.T) {
 		t.Errorf("a control record alone made the chunk %+v, %d workers free", c, b.sched.free)
 	}
 }
+
+// A partition that has nothing to dispatch any more when its turn comes, since it has stopped or what it
+// had is settled, has no share of the workers that another one must leave to it.
+func TestWhoHasNothingLeftHasNoShare(t *testing.T) {
+	b := newBench(t, 4, 0)
+	b.tenure(10, time.Hour)
+	stopped := b.tenure(10, time.Hour)
+	stopped.stopAt = 0
+	b.dispatch()
+	if got := b.sched.share(); got != 4 {
+		t.Errorf("the other one's share is %d workers, want all 4", got)
+	}
+}
