@@ -348,7 +348,7 @@ func (g *group) resolve(ctx context.Context, missing map[string][]int32, found m
 				reasons[key] = fmt.Errorf("the group's offset: %w", kerr.UnstableOffsetCommit)
 			case c.at >= 0:
 				found[key] = c.at
-			case p < begun || !made(commits):
+			case p < begun:
 				beginning = append(beginning, p)
 			default:
 				added = append(added, p)
@@ -392,33 +392,29 @@ func (g *group) list(ctx context.Context, topic string, partitions []int32, star
 	}
 }
 
-// begins is how many partitions a topic had when we asked first for the group's commits, if there
-// were none; else 0.
+// begins is one past the last partition of a topic that the group begins with: of all, if it has no commit for
+// the topic now, and of those that were there when we asked first, if it had none then.
 func (l *loop) begins(topic string, commits map[int32]standing) int32 {
-	n, asked := l.begun[topic]
-	if !asked {
-		if !made(commits) {
-			n = int32(len(commits))
+	var now int32
+	for p, c := range commits {
+		if c.at >= 0 || c.pending { // there is one, or may be
+			now = 0
+			break
 		}
-		l.begun[topic] = n
+		now = max(now, p+1)
 	}
-	return n
+	first, asked := l.begun[topic]
+	if !asked {
+		first = now
+		l.begun[topic] = now
+	}
+	return max(first, now)
 }
 
 // A standing is what the group has committed for a partition.
 type standing struct {
 	at      int64 // negative: nothing
 	pending bool  // a transaction that has not ended has a newer one
-}
-
-// made reports whether there is any commit, or may be.
-func made(commits map[int32]standing) bool {
-	for _, c := range commits {
-		if c.at >= 0 || c.pending {
-			return true
-		}
-	}
-	return false
 }
 
 // commitsOf asks for a group's commits for all partitions of a topic. The request
