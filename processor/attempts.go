@@ -89,7 +89,6 @@ func (l *loop) takeAttempts(c *chunk, n int) {
 		}
 	}
 	if t.phase != closed {
-		l.budget.account(t)
 		l.advance(t)
 	}
 	l.sched.want(t)
@@ -168,8 +167,10 @@ func (l *loop) fill(t *tenure, seq resequence.Seq, outputs *output, n int32, siz
 	}
 }
 
-// advance releases the finished prefix of t and emits it.
+// advance releases the finished prefix of t and emits it, after records were admitted or completed, so that
+// what t holds is counted anew.
 func (l *loop) advance(t *tenure) {
+	l.budget.account(t)
 	first := true
 	for {
 		_, s, ok := t.window.Release()

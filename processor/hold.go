@@ -238,7 +238,6 @@ func (l *loop) attemptHeld(t *tenure, seq resequence.Seq, attempts int) {
 // fillHeld completes a held record with its outputs, or none.
 func (l *loop) fillHeld(t *tenure, seq resequence.Seq, o *output) {
 	l.fillWith(t, seq, o)
-	l.budget.account(t)
 	l.advance(t)
 }
 

@@ -273,7 +273,6 @@ func (l *loop) receive(t *tenure, records []*kgo.Record) {
 	if len(t.spill) > 0 {
 		l.backed[t] = struct{}{}
 	}
-	l.budget.account(t)
 	l.advance(t)
 	l.sched.want(t)
 	l.ripen(t)
@@ -298,7 +297,6 @@ func (l *loop) readmit() {
 			t.spill = t.spill[1:]
 		}
 		if t.spillCount != before {
-			l.budget.account(t)
 			l.advance(t)
 			l.ripen(t)
 		}

@@ -29,6 +29,5 @@ func (l *loop) expire(t *tenure) {
 		l.exhausted(t, seq, reasonMaxAge, "is too old")
 	}
 	l.sched.expired = l.sched.expired[:0]
-	l.budget.account(t)
 	l.advance(t)
 }
