@@ -288,7 +288,7 @@ func (p *Pool) retire(w *process, why error) {
 func (p *Pool) retireLocked(w *process, why error) {
 	if w.retiring == nil {
 		w.retiring = why
-		p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+		p.leaveLocked(w)
 	}
 }
 
@@ -382,7 +382,7 @@ func (p *Pool) run() bool {
 	w.attend(p.ctx)
 
 	p.mu.Lock()
-	p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
+	p.leaveLocked(w)
 	served, began := !w.heard.IsZero(), w.began
 	calls := p.crash(w)
 	p.mu.Unlock()
@@ -453,6 +453,11 @@ func (p *Pool) failedStart(why error) {
 func (p *Pool) leave(w *process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.leaveLocked(w)
+}
+
+// leaveLocked is leave. p.mu is held.
+func (p *Pool) leaveLocked(w *process) {
 	p.ready = slices.DeleteFunc(p.ready, func(other *process) bool { return other == w })
 }
 
