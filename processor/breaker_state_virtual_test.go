@@ -130,9 +130,7 @@ func TestPersonClosesTheBreaker(t *testing.T) {
 				opts.Workers = 1
 				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
 				opts.Breaker = processor.Breaker{Ratio: 0.1}
-				r := b.run(opts, processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
-					return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
-				}))
+				r := b.run(opts, processor.TransformFunc(rejectAll))
 				ctx := context.Background()
 				b.produce("in", 0, 0, 15)
 				b.eventually("the breaker is open", func() bool { return b.status(r).BreakerOpen })

@@ -47,6 +47,29 @@ func newOldBed(t *testing.T, opts []kfake.Opt, level int16) *bed {
 	return b
 }
 
+// refuses waits for the end of a pipeline that refuses to run, and has no outputs, and returns its
+// error, which has these words.
+func (b *bed) refuses(r *running, words ...string) (err error) {
+	b.t.Helper()
+	select {
+	case err = <-r.done:
+	case <-time.After(b.patience):
+		b.t.Fatal("the pipeline runs")
+	}
+	if err == nil {
+		b.t.Fatal("Run returned no error")
+	}
+	for _, words := range words {
+		if !strings.Contains(err.Error(), words) {
+			b.t.Errorf("%q does not say %q", err, words)
+		}
+	}
+	if end := b.end("out", 0); end != 0 {
+		b.t.Errorf("there are %d outputs of a pipeline that refused to run", end)
+	}
+	return err
+}
+
 // Exactly once is not begun where a delayed request could end a later transaction.
 // The pipeline says what the cluster has and what to do.
 func TestOldBrokersAreRefused(t *testing.T) {
@@ -56,25 +79,10 @@ func TestOldBrokersAreRefused(t *testing.T) {
 			b := newOldBed(t, old.opts, old.level)
 			b.produce("in", 0, 0, 10)
 			r := b.run(b.exactlyOnce(), processor.TransformFunc(passOn))
-			var err error
-			select {
-			case err = <-r.done:
-			case <-time.After(b.patience):
-				t.Fatal("the pipeline runs")
-			}
+			err := b.refuses(r, "transaction.version 2", fmt.Sprintf("the cluster has %d", old.level), "upgrade", "allow_old_brokers", "KAFKA-17754")
 			var refused *processor.OldBrokersError
 			if !errors.As(err, &refused) || refused.TransactionVersion != old.level {
 				t.Fatalf("Run returned %v, want an OldBrokersError with transaction.version %d", err, old.level)
-			}
-			for _, words := range []string{
-				"transaction.version 2", fmt.Sprintf("the cluster has %d", old.level), "upgrade", "allow_old_brokers", "KAFKA-17754",
-			} {
-				if !strings.Contains(err.Error(), words) {
-					t.Errorf("%q does not say %q", err, words)
-				}
-			}
-			if end := b.end("out", 0); end != 0 {
-				t.Errorf("there are %d outputs of a pipeline that refused to run", end)
 			}
 		})
 	}
@@ -133,23 +141,10 @@ func TestBrokersWithoutTheGroupProtocolAreRefused(t *testing.T) {
 			}
 			opts.Source.ServerSide = true
 			r := b.run(opts, processor.TransformFunc(passOn))
-			var err error
-			select {
-			case err = <-r.done:
-			case <-time.After(b.patience):
-				t.Fatal("the pipeline runs")
-			}
+			err := b.refuses(r, "input.group_protocol", "KIP-848", "Kafka 4.0", "upgrade", "classic")
 			var refused *processor.GroupProtocolError
 			if !errors.As(err, &refused) {
 				t.Fatalf("Run returned %v, want a GroupProtocolError", err)
-			}
-			for _, words := range []string{"input.group_protocol", "KIP-848", "Kafka 4.0", "upgrade", "classic"} {
-				if !strings.Contains(err.Error(), words) {
-					t.Errorf("%q does not say %q", err, words)
-				}
-			}
-			if end := b.end("out", 0); end != 0 {
-				t.Errorf("there are %d outputs of a pipeline that refused to run", end)
 			}
 		})
 	}

@@ -4,7 +4,6 @@ package processor_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -53,9 +52,7 @@ func TestTopicThatRefusesADeadLetterIsNamed(t *testing.T) {
 				opts := b.options()
 				opts.OnExhausted, opts.DeadLetterTopic = processor.DeadLetter, "dead"
 				b.produce("in", 0, 0, 1)
-				r := b.run(opts, processor.TransformFunc(func(context.Context, processor.Input, *processor.Outputs) error {
-					return &processor.Failure{Kind: processor.Reject, Err: errors.New("no such field")}
-				}))
+				r := b.run(opts, processor.TransformFunc(rejectAll))
 				<-time.After(time.Minute)
 				if reason := b.problem(r, "in/0"); !strings.Contains(reason, want) {
 					b.t.Errorf("the reason is %q, want %q in it", reason, want)

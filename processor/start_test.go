@@ -137,12 +137,17 @@ func TestUnreadableStartHoldsItsPartitionAlone(t *testing.T) {
 	}
 }
 
+// hideStart has the brokers not tell where a partition begins or ends.
+func (b *bed) hideStart(partition int32) *kfake.FaultHandle {
+	return b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{partition}, Err: kerr.UnknownServerError, Count: -1})
+}
+
 // Where a group begins with a partition cannot be read for a while, in which it commits another one. That does
 // not make the first one newer than the group.
 func TestStartThatIsReadLater(t *testing.T) {
 	virtual(t, 2, func(b *bed) {
 		b.produceToAll(2, 0, 100)
-		fault := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{1}, Err: kerr.UnknownServerError, Count: -1})
+		fault := b.hideStart(1)
 		opts := b.options()
 		opts.Source.Start = processor.Start{End: true}
 		r := b.run(opts, processor.TransformFunc(passOn))
@@ -165,10 +170,7 @@ func TestStartOfWhoIsSlower(t *testing.T) {
 		t.Run(fmt.Sprintf("server side %t", serverSide), func(t *testing.T) {
 			virtual(t, 2, func(b *bed) {
 				b.produceToAll(2, 0, 100)
-				refuse := func(p int32) interface{ Remove() } {
-					return b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{p}, Err: kerr.UnknownServerError, Count: -1})
-				}
-				refused := []interface{ Remove() }{refuse(0), refuse(1)}
+				refused := []*kfake.FaultHandle{b.hideStart(0), b.hideStart(1)}
 				opts := b.options()
 				opts.Source.Start = processor.Start{End: true}
 				opts.Source.ServerSide = serverSide
