@@ -68,14 +68,11 @@ lint: ## Check style, mistakes, formatting and go.mod
 fmt: ## Format the Go code
 	$(TOOL) golangci-lint fmt
 
-bench: ## Measure speed, on a real Kafka: BENCH='-only pass'; BARS=1 only what has a bar
+bench: ## Measure speed, latency, cost and growth, on a real Kafka: BENCH='-only pass'; BARS=1 only what has a bar
 	cd bench && $(GO) run . $(if $(BARS),-bars) $(BENCH)
 
 bench-quick: ## Measure a selection in three minutes
 	cd bench && $(GO) run . -quick -o ''
-
-growth: ## Measure speed over workers, window, partitions and instances, and draw it
-	cd bench && $(GO) run . growth
 
 soak: ## Measure memory with a head stuck for FOR (10m)
 	cd bench && $(GO) run . soak -for $(FOR)
@@ -112,4 +109,4 @@ $(RESULTS):
 	@mkdir -p $@
 
 FORCE:
-.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench bench-quick growth soak hanging plans chaos chaos-all fuzz clean FORCE
+.PHONY: help demo build build-all test test-unit test-virtual test-node test-integration test-chaos lint fmt bench bench-quick soak hanging plans chaos chaos-all fuzz clean FORCE

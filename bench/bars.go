@@ -30,11 +30,10 @@ var (
 var (
 	small  = topic{partitions: 6, records: 2_000_000, size: 100}
 	medium = topic{partitions: 6, records: 600_000, size: 1024}
-	large  = topic{partitions: 6, records: 60_000, size: 10240}
 )
 
 // rows are what is measured: the bars first, then what windows and hand-written loops come to.
-var rows = slices.Concat(fast, slow, stuckRows, asking, ceilings, sizing)
+var rows = slices.Concat(fast, slow, stuckRows, asking, ceilings, sizing, inMemory)
 
 // fast are rows of transforms that take no time. Those with the same input follow each other.
 var fast = []row{
@@ -48,24 +47,33 @@ var fast = []row{
 	{name: "pass, 1 KiB, exactly once / GroupTransactSession", input: medium, a: onceOnly, b: &session, bar: 1, pairs: 7},
 }
 
-// ceilings are the bare loop, in transactions too, and what passes records on, with other sizes,
-// partitions and codecs than the rows with bars have.
+// inMemory are the same on a broker that costs next to nothing, which has no bars.
+var inMemory = func() []row {
+	rows := slices.Clone(fast)
+	for i, r := range rows {
+		rows[i] = row{name: "kfake, " + r.name, input: r.input, inMemory: true, a: r.a, b: r.b, pairs: 2}
+	}
+	return rows
+}()
+
+// ceilings are the bare loop, in transactions too, and what passes records on, with all sizes,
+// partitions and codecs. Each takes a second or two.
 var ceilings = func() []row {
-	rows := []row{
-		{name: "ceiling, 10 KiB, pass / bare loop", input: large, a: pass, b: &bareLoop, pairs: 3},
-		{name: "ceiling, 10 KiB, exactly once / GroupTransactSession", input: large, a: onceOnly, b: &session, pairs: 3},
-	}
-	for _, n := range []int32{1, 64} {
-		input := topic{partitions: n, records: int64(3_000_000 / n), size: 100}
-		what := fmt.Sprintf("ceiling, 100 B, partitions: %d, ", n)
-		rows = append(rows,
-			row{name: what + "pass / bare loop", input: input, a: pass, b: &bareLoop, pairs: 3},
-			row{name: what + "exactly once / GroupTransactSession", input: input, a: onceOnly, b: &session, pairs: 3})
-	}
+	var rows []row
 	for _, codec := range []string{"none", "lz4", "zstd"} {
-		for _, input := range []topic{{partitions: 6, records: 500_000, size: 100}, {partitions: 6, records: 150_000, size: 1024}} {
-			input.codec = codec
-			rows = append(rows, row{name: fmt.Sprintf("ceiling, %d B, %s, pass / bare loop", input.size, codec), input: input, a: pass, b: &bareLoop, pairs: 3})
+		for _, size := range []struct {
+			name    string
+			bytes   int
+			records int64
+		}{{"100 B", 100, 3_000_000}, {"1 KiB", 1024, 750_000}, {"10 KiB", 10240, 120_000}} {
+			for _, partitions := range []int32{1, 6, 64} {
+				input := topic{partitions: partitions, records: size.records / int64(partitions), size: size.bytes, codec: codec}
+				what := fmt.Sprintf("ceiling, %s, partitions: %d, %s, ", size.name, partitions, codec)
+				rows = append(rows,
+					row{name: what + "pass / bare loop", input: input, a: pass, b: &bareLoop, pairs: 1},
+					row{name: what + "provenance / bare loop with the header", input: input, a: stamped(pass), b: new(stamped(bareLoop)), pairs: 1},
+					row{name: what + "exactly once / GroupTransactSession", input: input, a: onceOnly, b: &session, pairs: 1})
+			}
 		}
 	}
 	return rows

@@ -15,11 +15,11 @@ const (
 
 var chartColours = []string{"#1f77b4", "#888888"}
 
-// draw draws the curves as SVG. The setting is on a logarithmic scale, and so is the speed
+// draw returns the curves as SVG. The setting is on a logarithmic scale, and so is the speed
 // if it spans more than a factor of 20.
-func (s sweep) draw(speeds [][]float64) string {
+func (d drawing) draw() string {
 	low, high := math.Inf(1), 0.0
-	for _, curve := range speeds {
+	for _, curve := range d.speeds {
 		for _, v := range curve {
 			low, high = min(low, v), max(high, v)
 		}
@@ -28,7 +28,7 @@ func (s sweep) draw(speeds [][]float64) string {
 	if high > 20*low {
 		scale, from = math.Log, math.Log(low)
 	}
-	first, last := math.Log(float64(s.points[0])), math.Log(float64(s.points[len(s.points)-1]))
+	first, last := math.Log(float64(d.points[0])), math.Log(float64(d.points[len(d.points)-1]))
 	x := func(at int) float64 {
 		return chartLeft + (chartRight-chartLeft)*(math.Log(float64(at))-first)/(last-first)
 	}
@@ -40,25 +40,25 @@ func (s sweep) draw(speeds [][]float64) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`, chartWidth, chartHeight)
 	line(`<rect width="%d" height="%d" fill="white"/>`, chartWidth, chartHeight)
-	line(`<text x="%d" y="20" font-size="14">%s</text>`, chartLeft, s.title)
+	line(`<text x="%d" y="20" font-size="14">%s</text>`, chartLeft, strings.TrimPrefix(d.name, "growth, "))
 	line(`<path d="M%d %dV%dH%d" fill="none" stroke="black"/>`, chartLeft, chartTop, chartBottom, chartRight)
-	for _, at := range s.points {
+	for _, at := range d.points {
 		line(`<text x="%.0f" y="%d" text-anchor="middle">%d</text>`, x(at), chartBottom+18, at)
 	}
-	line(`<text x="%d" y="%d" text-anchor="middle">%s</text>`, (chartLeft+chartRight)/2, chartBottom+38, s.over)
+	line(`<text x="%d" y="%d" text-anchor="middle">%s</text>`, (chartLeft+chartRight)/2, chartBottom+38, d.over)
 	for _, v := range marks(low, high, from > 0) {
 		line(`<path d="M%d %.1fH%d" stroke="#dddddd"/>`, chartLeft, y(v), chartRight)
 		line(`<text x="%d" y="%.1f" text-anchor="end">%s/s</text>`, chartLeft-6, y(v)+4, thousands(v))
 	}
-	for i, curve := range speeds {
+	for i, curve := range d.speeds {
 		colour := chartColours[i]
 		var path []string
 		for p, v := range curve {
-			path = append(path, fmt.Sprintf("%.1f,%.1f", x(s.points[p]), y(v)))
-			line(`<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`, x(s.points[p]), y(v), colour)
+			path = append(path, fmt.Sprintf("%.1f,%.1f", x(d.points[p]), y(v)))
+			line(`<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`, x(d.points[p]), y(v), colour)
 		}
 		line(`<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, strings.Join(path, " "), colour)
-		line(`<text x="%d" y="40" fill="%s">%s</text>`, chartLeft+180*i, colour, s.curves[i].name)
+		line(`<text x="%d" y="40" fill="%s">%s</text>`, chartLeft+180*i, colour, d.curves[i].name)
 	}
 	line(`</svg>`)
 	return b.String()

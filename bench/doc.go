@@ -1,9 +1,8 @@
 // Bench measures what Seriatim costs and what it keeps up with, on a real Kafka
 // that it starts for the purpose:
 //
-//	go run .         # speed, latency, cost; "go run . -h" lists the flags
+//	go run .         # speed, latency, cost, growth; "go run . -h" lists the flags
 //	go run . -bars   # what has a bar
-//	go run . growth  # speed over workers, window, partitions and instances
 //	go run . soak    # memory with a stuck head
 //	go run . hanging # latency with a worker that hangs now and then
 //

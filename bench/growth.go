@@ -2,19 +2,14 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 )
 
-// A sweep is the speed of jobs that differ in one setting.
+// A sweep is the speed of jobs that differ in one setting, each measured once.
 type sweep struct {
-	name   string // of its file
-	title  string
-	over   string // the setting
+	name   string
+	over   string // the setting; it names the picture
 	points []int
 	curves []curve
 }
@@ -32,7 +27,7 @@ var simulated = job{Workers: workers, Window: window, Latency: 10 * time.Millise
 
 var sweeps = []sweep{
 	{
-		name: "workers", title: "Workers: 10 ms each, sigma 1, 8 partitions", over: "workers", points: []int{1, 4, 16, 64, 256, 1024},
+		name: "growth, workers of 10 ms, sigma 1, 8 partitions", over: "workers", points: []int{1, 4, 16, 64, 256, 1024},
 		curves: []curve{
 			{"Seriatim", func(ctx context.Context, b *bed, at int) (float64, error) {
 				j := simulated
@@ -43,87 +38,56 @@ var sweeps = []sweep{
 		},
 	},
 	{
-		name: "window", title: "Window: 64 workers, 10 ms each, 1 partition", over: "window.records", points: []int{64, 256, 1024, 4096, 16384, 65536},
+		name: "growth, window of 64 workers of 10 ms, 1 partition", over: "window", points: []int{64, 256, 1024, 4096, 16384, 65536},
 		curves: []curve{sweepWindow(0.5), sweepWindow(1)},
 	},
 	{
-		name: "instances", title: "Instances: 64 workers each, 10 ms, sigma 1, 8 partitions", over: "instances", points: []int{1, 2, 3, 4},
+		name: "growth, instances with 64 workers of 10 ms each, sigma 1, 8 partitions", over: "instances", points: []int{1, 2, 3, 4},
 		curves: []curve{
 			{"Seriatim", sweepInstances},
 			{"64 ÷ 10 ms each", func(_ context.Context, _ *bed, at int) (float64, error) { return float64(at) * 6400, nil }},
 		},
 	},
 	{
-		name: "partitions", title: "Partitions: pass, 100 B", over: "partitions", points: []int{1, 8, 64, 256, 1000},
+		name: "growth, partitions, pass, 100 B", over: "partitions", points: []int{1, 8, 64, 256, 1000},
 		curves: []curve{{"Seriatim", sweepPartitions(pass)}, {"bare loop", sweepPartitions(bareLoop)}},
 	},
 }
 
-// growth measures the sweeps and draws them.
-func growth(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("growth", flag.ExitOnError)
-	only := flags.String("only", "", "measure this sweep alone: workers, window, partitions or instances")
-	out := flags.String("o", filepath.Join("results", time.Now().Format(time.DateOnly)+"-growth"), "write `file`.md, and a curve for each sweep beside it")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	bed, err := newBed(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer bed.close()
-	var text strings.Builder
-	text.WriteString(heading(ctx, false))
-	before := readLoad()
-	for _, s := range sweeps {
-		if *only != "" && *only != s.name {
-			continue
-		}
-		speeds, err := s.measure(ctx, bed)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		file := *out + "-" + s.name + ".svg"
-		if err := os.WriteFile(file, []byte(s.draw(speeds)), 0o644); err != nil {
-			return err
-		}
-		fmt.Fprintf(&text, "\n## %s\n\n%s\n![](%s)\n\nEach point was measured once. Other programs used %s of the machine.\n",
-			s.title, s.table(speeds), filepath.Base(file), percent(readLoad().foreign(before)))
-		if err := os.WriteFile(*out+".md", []byte(text.String()), 0o644); err != nil { // what comes later may fail
-			return err
-		}
-		before = readLoad()
-	}
-	fmt.Fprint(os.Stdout, "\n", text.String())
-	return nil
+// A drawing is a sweep with the speeds of its curves, by point.
+type drawing struct {
+	sweep
+	speeds  [][]float64
+	foreign float64 // the CPU that others used meanwhile
 }
 
-// measure returns the speeds by curve and point.
-func (s sweep) measure(ctx context.Context, b *bed) ([][]float64, error) {
+// measure measures each point.
+func (s sweep) measure(ctx context.Context, b *bed) (drawing, error) {
 	speeds := make([][]float64, len(s.curves))
+	before := readLoad()
 	for _, at := range s.points {
 		for i, c := range s.curves {
 			speed, err := c.speed(ctx, b, at)
 			if err != nil {
-				return nil, err
+				return drawing{}, err
 			}
 			progress("%s %d, %s: %.0f/s\n", s.over, at, c.name, speed)
 			speeds[i] = append(speeds[i], speed)
 		}
 	}
-	return speeds, nil
+	return drawing{s, speeds, readLoad().foreign(before)}, nil
 }
 
-func (s sweep) table(speeds [][]float64) string {
-	head := []string{s.over}
-	for _, c := range s.curves {
+func (d drawing) table() string {
+	head := []string{d.over}
+	for _, c := range d.curves {
 		head = append(head, c.name)
 	}
 	cells := [][]string{head}
-	for p, at := range s.points {
+	for p, at := range d.points {
 		line := []string{fmt.Sprint(at)}
-		for i := range s.curves {
-			line = append(line, fmt.Sprintf("%.0f/s", speeds[i][p]))
+		for i := range d.curves {
+			line = append(line, fmt.Sprintf("%.0f/s", d.speeds[i][p]))
 		}
 		cells = append(cells, line)
 	}

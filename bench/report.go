@@ -140,11 +140,7 @@ func markdown(rows [][]string) string {
 }
 
 // heading says when, where and with what was measured.
-func heading(ctx context.Context, inMemory bool) string {
-	broker := "Kafka " + testkafka.Version + ", one node"
-	if inMemory {
-		broker = "a broker in memory (kfake)"
-	}
+func heading(ctx context.Context) string {
 	var text strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&text, "- %s: %s\n", name, fmt.Sprintf(format, args...))
@@ -154,7 +150,8 @@ func heading(ctx context.Context, inMemory bool) string {
 	line("Commit", "%s", commit(ctx))
 	line("Machine", "%d x %s, %s, %s/%s %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal"),
 		runtime.GOOS, runtime.GOARCH, first("/proc/sys/kernel/osrelease"))
-	line("Versions", "Go %s, franz-go %s, %s (on the same machine)", strings.TrimPrefix(runtime.Version(), "go"), version("github.com/twmb/franz-go"), broker)
+	line("Versions", "Go %s, franz-go %s, Kafka %s, one node on the same machine; kfake %s", strings.TrimPrefix(runtime.Version(), "go"),
+		version("github.com/twmb/franz-go"), testkafka.Version, version("github.com/twmb/franz-go/pkg/kfake"))
 	return text.String()
 }
 

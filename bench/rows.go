@@ -14,7 +14,9 @@ import (
 type row struct {
 	name  string
 	input topic
-	a     job // what is measured
+	// inMemory has the broker be one in memory, in a process of its own, instead of Kafka.
+	inMemory bool
+	a        job // what is measured
 	// b is what it is compared with; without it that is a rate in records a second.
 	b    *job
 	rate float64
@@ -43,9 +45,9 @@ type outcome struct {
 // machine, before it is measured again.
 const most = 0.10
 
-// measure fills the input and measures the pairs. The first pair of fast ones only
-// warms the broker up; it is checked record by record. Pairs during which others used the
-// machine are measured again, if again.
+// measure fills the input and measures the pairs, the first of which is checked record by
+// record. Of fast ones that only warms the broker up, unless one pair is all. Pairs during which
+// others used the machine are measured again, if again.
 func (r row) measure(ctx context.Context, b *bed, again bool) (outcome, error) {
 	o := outcome{row: r}
 	progress("%s\n", r.name)
@@ -62,7 +64,7 @@ func (r row) measure(ctx context.Context, b *bed, again bool) (outcome, error) {
 		foreign := readLoad().foreign(before)
 		verdict := ""
 		switch {
-		case try == 0 && r.a.Latency == 0: // slow ones hardly ask the broker for anything
+		case try == 0 && r.a.Latency == 0 && r.pairs > 1: // slow ones hardly ask the broker for anything
 			verdict = "warm-up"
 		case again && foreign > most && o.skipped < r.pairs:
 			o.skipped++
