@@ -28,8 +28,8 @@ var (
 // Inputs of the fast rows. They take some five seconds, so that joining, leaving and the last
 // transaction, which waits for its 100 ms, count little.
 var (
-	small  = topic{partitions: 6, records: 2_000_000, size: 100}
-	medium = topic{partitions: 6, records: 600_000, size: 1024}
+	small  = topic{partitions: 6, records: 1_500_000, size: 100}
+	medium = topic{partitions: 6, records: 450_000, size: 1024}
 )
 
 // rows are what is measured: the bars first, then what windows and hand-written loops come to.
