@@ -111,6 +111,12 @@ type group struct {
 func (g *group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	g.enter()
 	g.loop.do(func() { g.loop.assign(partitions) })
+	if len(partitions) > 0 {
+		// The client tells a loss first and stops fetching afterwards. Records 120-199 that were
+		// polled in between are dropped now, as the tenures have no position; after adjust has
+		// placed one at 50 they would be taken, and 50-119 passed over.
+		g.poller.flush()
+	}
 }
 
 // revoked drains the tenures and returns when they are closed, so that nothing of

@@ -102,6 +102,51 @@ func TestPolledRecordsNeverReachALaterTenure(t *testing.T) {
 	}
 }
 
+// A lossGate holds the client once where it has told that the partitions are lost, and not yet
+// stopped fetching them.
+type lossGate struct {
+	told, open chan struct{}
+	used       bool
+}
+
+// OnGroupManageError is called by the client between the two.
+func (g *lossGate) OnGroupManageError(error) {
+	if !g.used {
+		g.used = true
+		close(g.told)
+		<-g.open
+	}
+}
+
+// Records 120-199 are polled after the pipeline has forgotten the partition, and reach it when the
+// partition is back at 50: 50-119 would be lost.
+func TestPolledBehindALossNeverReachesALaterTenure(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		polled, loss := newPollGate(120), &lossGate{told: make(chan struct{}), open: make(chan struct{})}
+		opts := b.options()
+		opts.Client = append(opts.Client[:len(opts.Client):len(opts.Client)], kgo.WithHooks(polled, loss))
+		opts.Source.RebalanceTimeout = 10 * time.Minute
+		opts.DrainTimeout = time.Second
+		open := make(chan struct{})
+		r := b.run(opts, gate(50, open))
+		b.produce("in", 0, 0, 120)
+		b.eventually("the outputs before the stuck record are committed", func() bool { return b.committed(0) == 50 })
+
+		fault := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID})
+		<-loss.told
+		fault.Remove()
+		b.produce("in", 0, 120, 200)
+		<-polled.entered
+		close(loss.open)
+		<-time.After(time.Minute) // it joins again, and is placed if nothing keeps it
+		close(polled.open)
+		close(open)
+		b.caughtUp(1)
+		b.stop(r)
+		b.inOrder(0, 0, 200)
+	})
+}
+
 // comesAndGoes has another member take partitions for a minute, in which it gets
 // nothing done.
 func comesAndGoes(b *bed, opts processor.Options) {
