@@ -474,3 +474,25 @@ func TestNewPartitions(t *testing.T) {
 		})
 	}
 }
+
+// A batch that is small, and has more when it is decompressed than is read. The client says so once.
+func TestBatchThatDecompressesTooLarge(t *testing.T) {
+	virtual(t, 1, func(b *bed) {
+		b.produce("in", 0, 0, 10)
+		zeros := b.newClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.GzipCompression()))
+		if err := zeros.ProduceSync(b.t.Context(), &kgo.Record{Topic: "in", Value: make([]byte, 64<<10)}).FirstErr(); err != nil {
+			b.t.Fatal(err)
+		}
+		opts := b.options()
+		opts.Client = append(opts.Client[:len(opts.Client):len(opts.Client)], kgo.MaxDecompressBatchBytes(16<<10))
+		r := b.run(opts, processor.TransformFunc(passOn))
+		b.stops(r, "the batch at offset 10", "reset its offset to 11")
+		<-time.After(2 * time.Minute)
+		b.stops(r, "the batch at offset 10")
+		if at := b.committed(0); at != 10 {
+			b.t.Errorf("the commit is at %d, want 10", at)
+		}
+		b.stop(r)
+		b.inOrder(0, 0, 10)
+	})
+}

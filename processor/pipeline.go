@@ -228,6 +228,10 @@ func (p *Pipeline) Status(ctx context.Context) (Status, error) {
 // to two such answers of each broker, and the spill one more.
 const fetchMaxBytes = 8 << 20
 
+// maxBatch is the most bytes that a batch may have when it is decompressed, so that a small
+// one does not take all memory.
+const maxBatch = 128 << 20
+
 // fetchMaxWait is how long a broker waits for records. It answers a fetch that it
 // refuses at once, and the client, which fetches again when the answer was polled,
 // asks as fast as it can; so after such an answer we wait ourselves.
@@ -261,7 +265,7 @@ func (p *Pipeline) consumerOpts(g *group, dial *dialHook) []kgo.Opt {
 		kgo.FetchIsolationLevel(isolation),
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.FetchMaxWait(fetchMaxWait),
-		kgo.MaxDecompressBatchBytes(128 << 20),
+		kgo.MaxDecompressBatchBytes(maxBatch),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.SessionTimeout(s.SessionTimeout),

@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -85,11 +86,17 @@ func (l *loop) fetchFailed(topic string, partition int32, err error) {
 	key := partitionKey{topic, partition}
 	var diverged *kgo.ErrDataLoss
 	var session *kgo.ErrGroupSession
+	var tooLarge *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
 	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &diverged):
 		if t := l.tenures[key]; t != nil {
 			l.lost(t, diverged)
+		}
+	case errors.As(err, &tooLarge): // the client says it once, and fetches the partition no more
+		if t := l.tenures[key]; t != nil {
+			l.stop(t, t.window.Next(), fmt.Sprintf("the batch at offset %d has more than %d MiB when it is decompressed, which is not read: "+
+				"to go on without it, stop the group and reset its offset to %d", tooLarge.Offset, maxBatch>>20, tooLarge.NextOffset))
 		}
 	case errors.Is(err, kerr.UnknownTopicID):
 		// Or the brokers do not know a new topic yet. The client would ask again at
