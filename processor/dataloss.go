@@ -203,7 +203,7 @@ func (l *loop) anew(old *tenure) *tenure {
 	l.close(old)
 	t := newTenure(old.partitionKey, l.opts, old.counters, l.now)
 	t.memory = l.newMemory()
-	t.reads, t.sink, t.deadSink = old.reads, old.sink, old.deadSink
+	t.given, t.reads, t.sink, t.deadSink = old.given, old.reads, old.sink, old.deadSink
 	l.tenures[t.partitionKey] = t
 	l.budget.assign(l.tenures)
 	l.pause(t)

@@ -256,7 +256,7 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 	}
 	g.loop.do(func() {
 		for key, t := range g.loop.tenures {
-			if _, told := committed[key.topic][key.partition]; !told && t.tracker == nil && t.unplaced == "" && t.phase == open && !t.recreated {
+			if _, told := committed[key.topic][key.partition]; !told && !t.given && t.phase == open && !t.recreated {
 				missing[key.topic] = append(missing[key.topic], key.partition)
 			}
 		}
@@ -272,20 +272,29 @@ func (g *group) adjust(ctx context.Context, committed map[string]map[int32]kgo.O
 			}
 		}
 		for key, err := range reasons {
-			if t := g.loop.tenures[key]; t != nil && !t.recreated {
+			switch t := g.loop.tenures[key]; {
+			case t == nil || t.recreated:
+			case t.tracker != nil: // lookUp has found it meanwhile
+				found[key] = int64(t.tracker.Position())
+			default:
 				g.unplaced(t, err, firstPlacing)
+			}
+		}
+		for topic, partitions := range missing {
+			if committed[topic] == nil {
+				committed[topic] = make(map[int32]kgo.Offset)
+			}
+			for _, p := range partitions {
+				committed[topic][p] = kgo.NewOffset().At(max(0, found[partitionKey{topic, p}]))
+			}
+		}
+		for key, t := range g.loop.tenures {
+			if _, told := committed[key.topic][key.partition]; told {
+				t.given = true
 			}
 		}
 		g.loop.pauses.apply(g.loop.consumer)
 	})
-	for topic, partitions := range missing {
-		if committed[topic] == nil {
-			committed[topic] = make(map[int32]kgo.Offset)
-		}
-		for _, p := range partitions {
-			committed[topic][p] = kgo.NewOffset().At(max(0, found[partitionKey{topic, p}]))
-		}
-	}
 	return committed, nil
 }
 

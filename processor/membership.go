@@ -84,14 +84,17 @@ func (l *loop) enter() (anew []*tenure) {
 		return nil
 	}
 	partitions := make(map[string][]int32)
+	given := make(map[partitionKey]bool)
 	for key, t := range l.tenures {
 		partitions[key.topic] = append(partitions[key.topic], key.partition)
+		given[key] = t.given
 		l.close(t)
 	}
 	l.disturbed = l.now
 	l.log.Warn("the group went on without this instance, which was too late to join; what is unfinished is done again from what was committed; if that is often so, input.rebalance_timeout is too short", "partitions", partitions)
 	l.assign(partitions)
-	for _, t := range l.tenures {
+	for key, t := range l.tenures {
+		t.given = given[key]
 		t.unplaced = "the group went on without this instance; its start offset is looked up again"
 		l.pause(t)
 		anew = append(anew, t)

@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"seriatim/processor"
 )
 
 // A member is late in joining, the group goes on without it, and the client joins again
@@ -79,6 +83,50 @@ func TestMemberThatJoinsTooLate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The offsets of partitions are being fetched when the group goes on without us. When we are back
+// one of them is refused once: the client leaves it out, and would not fetch it again.
+func TestMemberThatJoinsTooLateAndIsRefusedAnOffset(t *testing.T) {
+	virtual(t, 2, func(b *bed) {
+		var id atomic.Value // of the first member
+		var held atomic.Bool
+		goOn := make(chan struct{})
+		b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			as := r.(*kmsg.JoinGroupRequest).MemberID
+			if as != "" && !id.CompareAndSwap(nil, as) && id.Load() == as && held.CompareAndSwap(false, true) {
+				b.cluster.SleepControl(func() { <-goOn })
+			}
+			return nil, nil, false
+		})
+		refuse := func(err *kerr.Error, times int) *kfake.FaultHandle {
+			return b.cluster.Fault(kfake.Fault{
+				Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "in", Partitions: []int32{1}, Err: err, Count: times,
+				When: func(r kmsg.Request) bool { return r.(*kmsg.OffsetFetchRequest).Groups[0].MemberID != nil }, // the client's own
+			})
+		}
+		pending := refuse(kerr.UnstableOffsetCommit, -1)
+		opts := b.options()
+		opts.Source.RebalanceTimeout = 5 * time.Second
+		first := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("the offsets are fetched", func() bool { return pending.Hits() > 0 })
+		opts.Instance = "two"
+		second := b.run(opts, processor.TransformFunc(passOn))
+		b.eventually("the join is held up", held.Load)
+		pending.Remove()
+		b.eventually("the second has all", func() bool { return len(b.status(second).Partitions) == 2 })
+		b.stop(second)
+		refused := refuse(kerr.TopicAuthorizationFailed, 1)
+		close(goOn)
+		b.eventually("an offset is refused", func() bool { return refused.Hits() > 0 })
+		b.produceToAll(2, 0, 20)
+		b.caughtUp(2)
+		b.stop(first)
+		for p := range int32(2) {
+			b.inOrder(p, 0, 20)
+		}
+	})
 }
 
 // The group rebalances again before a member that was late has its assignment. It joins once more, and

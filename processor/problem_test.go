@@ -56,6 +56,12 @@ func TestWhatHoldsRecordsUpIsNamed(t *testing.T) {
 		{"fetching is refused", "", fault(
 			kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "in", Err: kerr.TopicAuthorizationFailed},
 		), "in/1", []string{"fetching fails", "TOPIC_AUTHORIZATION_FAILED", "grant this user READ"}},
+		{"a leader does not answer", "", fault(
+			kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "in", Partitions: []int32{1}, Err: kerr.KafkaStorageError, When: func(r kmsg.Request) bool {
+				list, ok := r.(*kmsg.ListOffsetsRequest)
+				return ok && list.Topics[0].Partitions[0].Timestamp == -1 // not where it begins
+			}},
+		), "in/1", []string{"its leader is not there or does not answer", "KAFKA_STORAGE_ERROR"}},
 		{"the input is refused", "", fault(
 			kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "in", Err: kerr.TopicAuthorizationFailed},
 		), "input topic in", []string{"TOPIC_AUTHORIZATION_FAILED"}},

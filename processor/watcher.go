@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +78,7 @@ type sighting struct {
 	both     map[string]string // input topics of an expression that are the output of another one
 	sinks    map[string]*sink  // output topics
 	ends     map[partitionKey]logEnd
+	silent   map[partitionKey]error        // why the end of a partition is not known
 	ids      map[string][16]byte           // of the input topics that exist; nil: not known
 	commits  map[string]map[int32]standing // of the group, by topic, at the first look; nil: not asked
 	narrow   *PartitionsError              // an output topic with too few partitions; nil: none
@@ -152,6 +154,16 @@ func (l *loop) watched(found sighting) {
 		}
 		if end, ok := found.ends[t.partitionKey]; ok && t.tracker != nil {
 			l.sawEnd(t, end)
+		}
+		switch err := found.silent[t.partitionKey]; {
+		case err == nil:
+			t.silent = 0
+			l.over("leader " + t.String())
+		case t.silent == 0: // an election
+			t.silent++
+		default:
+			t.silent++
+			l.note("leader "+t.String(), t.String(), "its leader is not there or does not answer, so that nothing may be read; trying again: "+explain(err), repeats)
 		}
 	}
 }
@@ -289,7 +301,7 @@ func (w *watcher) look(ctx context.Context) sighting {
 		problem("state", opts.StateTopic, "is not compacted, or deletes what is old, and so would lose state: "+w.tool("kafka-configs.sh")+
 			" --alter --topic "+opts.StateTopic+" --add-config cleanup.policy=compact")
 	}
-	found.ends = w.ends(ctx, admin)
+	found.ends, found.silent = w.ends(ctx, admin, found.ids)
 	return found
 }
 
@@ -359,38 +371,50 @@ func topicsOf(ctx context.Context, admin *kadm.Client, topics []string) (kadm.Me
 	return metadata, nil
 }
 
-// ends asks where the logs of the assigned topics end. What is not told now is told at the
-// next look.
-func (w *watcher) ends(ctx context.Context, admin *kadm.Client) map[partitionKey]logEnd {
-	var topics []string
+// ends asks where the logs of the partitions that we have end, of topics that exist, and
+// why that is not told of others.
+func (w *watcher) ends(ctx context.Context, admin *kadm.Client, topics map[string][16]byte) (ends map[partitionKey]logEnd, silent map[partitionKey]error) {
+	asked := make(map[partitionKey]bool)
+	var names []string
 	w.loop.do(func() {
 		for key := range w.loop.tenures {
-			if !slices.Contains(topics, key.topic) {
-				topics = append(topics, key.topic)
+			if _, exists := topics[key.topic]; exists {
+				asked[key] = true
+				if !slices.Contains(names, key.topic) {
+					names = append(names, key.topic)
+				}
 			}
 		}
 	})
-	if len(topics) == 0 {
-		return nil
+	if len(names) == 0 {
+		return nil, nil
 	}
-	high, err := admin.ListEndOffsets(ctx, topics...)
-	if err != nil {
-		return nil
+	// Side by side, as a broker that does not answer takes all the time there is.
+	var high, stable kadm.ListedOffsets
+	var highErr, stableErr error
+	var listing sync.WaitGroup
+	listing.Go(func() { high, highErr = admin.ListEndOffsets(ctx, names...) })
+	if w.loop.opts.Source.ReadUncommitted {
+		listing.Wait()
+		stable, stableErr = high, highErr
+	} else {
+		listing.Go(func() { stable, stableErr = admin.ListCommittedOffsets(ctx, names...) })
+		listing.Wait()
 	}
-	stable := high
-	if !w.loop.opts.Source.ReadUncommitted {
-		if stable, err = admin.ListCommittedOffsets(ctx, topics...); err != nil {
-			return nil
+	ends, silent = make(map[partitionKey]logEnd), make(map[partitionKey]error)
+	for key := range asked {
+		h, told := high.Lookup(key.topic, key.partition)
+		s, stably := stable.Lookup(key.topic, key.partition)
+		if err := cmp.Or(h.Err, s.Err); told && stably && err == nil {
+			ends[key] = logEnd{h.Offset, s.Offset}
+		} else {
+			silent[key] = cmp.Or(err, highErr, stableErr, errNotTold)
 		}
 	}
-	ends := make(map[partitionKey]logEnd)
-	high.Each(func(o kadm.ListedOffset) {
-		if s, ok := stable.Lookup(o.Topic, o.Partition); ok && o.Err == nil && s.Err == nil {
-			ends[partitionKey{o.Topic, o.Partition}] = logEnd{o.Offset, s.Offset}
-		}
-	})
-	return ends
+	return ends, silent
 }
+
+var errNotTold = errors.New("its log is not known")
 
 // missing says what keeps a topic from being used; empty if nothing.
 func (w *watcher) missing(topic string, detail kadm.TopicDetail, partitions int, config string) string {
