@@ -17,6 +17,8 @@ import (
 // Held are the records that wait for a person to decide, as /api/v1/held tells them.
 type Held struct {
 	Held []HeldRecord `json:"held"`
+	// Unresponsive are the pipelines that do not answer: what they hold is not known.
+	Unresponsive []string `json:"unresponsive"`
 }
 
 // HeldRecord is one of them.
@@ -101,8 +103,11 @@ type Decision struct {
 }
 
 func (s *Server) listHeld(w http.ResponseWriter, r *http.Request) {
-	list := Held{Held: []HeldRecord{}}
+	list := Held{Held: []HeldRecord{}, Unresponsive: []string{}}
 	for _, a := range ask(r.Context(), s.pipelines) {
+		if a.err != nil {
+			list.Unresponsive = append(list.Unresponsive, a.name)
+		}
 		for i := range a.status.Partitions {
 			p := &a.status.Partitions[i]
 			for _, h := range p.Held {

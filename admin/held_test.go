@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"seriatim/processor"
 )
@@ -51,12 +53,26 @@ func TestHeldRecordsAsJSON(t *testing.T) {
         }
       ]
     }
-  ]
+  ],
+  "unresponsive": []
 }
 `
 	if got := w.Body.String(); w.Code != http.StatusOK || got != want {
 		t.Errorf("got %d\n%s\nwant\n%s", w.Code, got, want)
 	}
+}
+
+func TestPipelineThatHangsIsUnresponsiveAmongHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := get(t, "/api/v1/held", stuck(), says(orders()))
+		var got Held
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Held) != 1 || !slices.Equal(got.Unresponsive, []string{"stuck"}) {
+			t.Errorf("got %+v, want the record of orders, and stuck unresponsive", got)
+		}
+	})
 }
 
 func TestDecisions(t *testing.T) {

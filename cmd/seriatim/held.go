@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,10 +68,13 @@ func heldListCommand(url *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), held)
-			}
-			if len(held.Held) == 0 {
+			unknown := unresponsive(held)
+			switch {
+			case asJSON:
+				return errors.Join(printJSON(cmd.OutOrStdout(), held), unknown)
+			case len(held.Held) == 0 && unknown != nil:
+				return unknown
+			case len(held.Held) == 0:
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), "no record is held")
 				return err
 			}
@@ -79,7 +83,7 @@ func heldListCommand(url *string) *cobra.Command {
 			for _, h := range held.Held {
 				fmt.Fprintf(w, "%s\t%v\t%d\t%s\n", nameOf(h), time.Since(h.Since).Round(time.Second), h.Attempts, oneLine(h.LastError))
 			}
-			return w.Flush()
+			return errors.Join(w.Flush(), unknown)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, values included")
@@ -101,7 +105,7 @@ func heldShowCommand(url *string) *cobra.Command {
 					return printJSON(cmd.OutOrStdout(), h)
 				}
 			}
-			return fmt.Errorf("%s is not held by this instance", args[0])
+			return cmp.Or(unresponsive(held), fmt.Errorf("%s is not held by this instance", args[0]))
 		},
 	}
 }
@@ -200,6 +204,14 @@ func parseName(name string, d *admin.Decision) error {
 		}
 	}
 	return fmt.Errorf("%q is no record: write PIPELINE/TOPIC/PARTITION/OFFSET, as held list prints it", name)
+}
+
+// unresponsive is the error that what some pipelines hold is not known, or nil.
+func unresponsive(held admin.Held) error {
+	if len(held.Unresponsive) == 0 {
+		return nil
+	}
+	return fmt.Errorf("what %s holds is not known, it does not answer: look at /livez, and ask again", strings.Join(held.Unresponsive, ", "))
 }
 
 func fetchHeld(ctx context.Context, url string) (admin.Held, error) {
