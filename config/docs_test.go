@@ -122,6 +122,8 @@ func valueDoc(f *field) string {
 		doc += fmt.Sprintf(", %s to %s", f.min, f.max)
 	case f.min != "":
 		doc += ", from " + f.min
+	case f.max != "":
+		doc += ", up to " + f.max
 	}
 	if f.word != "" {
 		doc += ", or `" + f.word + "`"

@@ -101,11 +101,11 @@ var root = &field{kind: object, fields: []*field{
 		{key: "web_config_file", kind: text, unbuilt: true, doc: "TLS and users of the listener."},
 		{key: "probes_listen", kind: text, def: "none", form: listenForm, formDoc: "host:port, or none", doc: "Address, of any interface, for `/livez`, `/readyz` without details and `/metrics`, without authentication."},
 	}},
-	{key: "log", kind: object, doc: "What is logged, and how.", fields: []*field{
+	{key: "log", kind: object, doc: "What is logged to standard error, and how.", fields: []*field{
 		{key: "level", kind: text, def: "info", enum: []string{"debug", "info", "warn", "error"}, doc: "The least level that is logged."},
 		{key: "format", kind: text, def: "text", enum: []string{"text", "json"}, doc: "One line of key=value pairs, or of JSON, for each event."},
 	}},
-	{key: "instance", kind: text, defDoc: "`${HOSTNAME}`, else the host name", form: topicForm, formDoc: nameDoc, doc: "Name of this process, unique among those that share a group; needed when two run on one host."},
+	{key: "instance", kind: text, defDoc: "`${HOSTNAME}`, else the host name", form: topicForm, formDoc: nameDoc, doc: "Name of this process, unique among those that share a group; needed when two run on one host, where each also needs addresses of its own in `admin` and `callbacks`."},
 	{key: "pipelines", kind: list, minItems: 1, doc: "The pipelines of this process.", item: &field{kind: object, fields: pipelineFields}},
 }}
 
@@ -136,7 +136,7 @@ var pipelineFields = []*field{
 	{key: "name", kind: text, required: true, form: nameForm, formDoc: "1 to 100 of a-z 0-9 -", doc: "Name in logs, metrics and idempotency keys; unique in the configuration."},
 	{key: "input", kind: object, required: true, oneOf: []string{"topics", "topics_regex"}, doc: "What is read. Exactly one of `topics` and `topics_regex` is given.", fields: []*field{
 		{key: "topics", kind: list, minItems: 1, doc: "Input topics by name.", item: &field{kind: text, form: topicForm, formDoc: nameDoc}},
-		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. It leaves out a fixed `output.topic` and `dead_letter.topic`; any other topic that turns out to be an output of the same pipeline stops, with that reason."},
+		{key: "topics_regex", kind: pattern, doc: "Regular expression (RE2) that must match the whole name of an input topic. It leaves out a fixed `output.topic`, `dead_letter.topic` and `state.topic`; any other topic that turns out to be an output of the same pipeline stops, with that reason."},
 		{key: "group", kind: text, defDoc: "`seriatim.<name>`", form: fullForm, formDoc: "at least one character", doc: "Consumer group."},
 		{key: "group_protocol", kind: text, def: "classic", enum: []string{"classic", byBroker}, doc: "`consumer` is the protocol of KIP-848, in which the broker alone sets the session timeout; it needs Kafka 4.0."},
 		sessionTimeout,
@@ -160,7 +160,7 @@ var pipelineFields = []*field{
 			{key: "max_in_flight", kind: integer, def: "0", min: "0", max: "100000", word: "adaptive", doc: "Most attempts in flight at one address; others wait for room, each holding one of the `workers`. 0 is no limit but `workers`. `adaptive` finds it: fewer where more attempts only take longer, more where they don't."},
 			{key: "rate", kind: number, def: "0", min: "0", max: "1000000", doc: "Most requests a second to all addresses together; those that wait hold one of the `workers`. 0 is no limit."},
 			{key: "http2", kind: boolean, def: "false", doc: "Speak HTTP/2 and nothing else: with `https://` as TLS agrees on it, with `http://` from the first byte (h2c). Attempts share connections, and a dead one is noticed by pings."},
-			{key: "headers", kind: table, form: tokenForm, formDoc: "the name of an HTTP header", doc: "Request headers of your own, by name. Those that the [contract](workers.md) or the connection needs are refused; `Content-Type` and `User-Agent` may be replaced. Values are never shown.", item: &field{kind: secret}},
+			{key: "headers", kind: table, form: tokenForm, formDoc: "the name of an HTTP header", doc: "Request headers of your own, by name. Those that the [contract](workers.md) or the connection needs are refused; `Content-Type` (not with `batch`) and `User-Agent` may be replaced. Values are never shown.", item: &field{kind: secret}},
 			{key: "bearer_token_file", kind: text, doc: "File with the token to send as `Authorization: Bearer`. It may change at any time."},
 			{key: "basic_auth", kind: object, doc: "User and password to send as `Authorization: Basic`; not with `bearer_token_file`.", fields: []*field{
 				{key: "username", kind: text, required: true, form: userForm, formDoc: "at least one character, and no colon", doc: "User name."},
@@ -207,7 +207,7 @@ var pipelineFields = []*field{
 		{key: "budget", kind: percent, def: "20%", min: "0.1%", max: "1000%", doc: "Most retries that fail again, as a share of the first attempts, so that workers which are down do not get several times the load. Those beyond it wait; their attempts count as ever. Ten a second are allowed in any case."},
 	}},
 	{key: "hedge", kind: object, doc: "A second attempt beside one that runs for long. The first answer wins, the other attempt is cancelled. Both have the same idempotency key and the same number. If the second runs for long too, it gets a third one, up to `retry.attempts` at once.", fields: []*field{
-		{key: "after", kind: delay, def: "0s", doc: "When, since the attempt was dispatched: a duration, or `p95`: after as long as 95 % of the last attempts took (`p1` to `p99`). 0s is never."},
+		{key: "after", kind: delay, def: "0s", doc: "When, since the attempt was dispatched: a duration, or `p95`: after as long as 95 % of the last 512 attempts that succeeded took (`p1` to `p99`), and never before there were 64. 0s is never."},
 		{key: "head_only", kind: boolean, def: "true", doc: "Only for the record that its partition waits for. One that comes to the head with an older attempt gets its second one at once."},
 		{key: "budget", kind: percent, def: "5%", min: "0.1%", max: "100%", doc: "Most second attempts, as a share of the first ones: what is slow because it is overloaded does not get twice the load. One in ten seconds is allowed in any case."},
 	}},
@@ -232,7 +232,7 @@ var pipelineFields = []*field{
 		{key: "records", kind: integer, def: "10000", min: "1", max: "1000000000", doc: "Settled records that trigger a commit before the interval is over, at most once a second."},
 		{key: "transaction", kind: duration, def: "100ms", min: "1ms", max: "5s", doc: "Length of a transaction of `exactly_once`, unless a window fills up before. Readers of committed records wait for its end."},
 	}},
-	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`."},
+	{key: "drain_timeout", kind: duration, def: "10s", min: "100ms", max: "1h", doc: "Time to finish what runs when the process ends or a partition is taken away; at most half of `input.rebalance_timeout`. Give whoever ends the process (systemd, Kubernetes) 5 s more."},
 	{key: "state", kind: object, doc: "Where attempts, holds and decisions outlive a crash and a rebalance. Without it they are in memory only. See [state.md](state.md).", fields: []*field{
 		{key: "topic", kind: text, required: true, form: topicForm, formDoc: nameDoc, doc: "A compacted topic; several pipelines may share it."},
 		{key: "reply_log", kind: boolean, def: "false", doc: "Also store results that wait for a slow record before them, so that after a crash or a rebalance they are emitted without another call of the worker."},
