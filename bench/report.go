@@ -146,7 +146,7 @@ func heading(ctx context.Context) string {
 		fmt.Fprintf(&text, "- %s: %s\n", name, fmt.Sprintf(format, args...))
 	}
 	fmt.Fprintf(&text, "# Speed, %s\n\n", time.Now().Format(time.DateOnly))
-	line("Command", "`cd bench && go run . %s`", typed(os.Args[1:]))
+	line("Command", "`%s`", strings.TrimSpace("cd bench && go run . "+typed(os.Args[1:])))
 	line("Commit", "%s", commit(ctx))
 	line("Machine", "%d x %s, %s, %s/%s %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal"),
 		runtime.GOOS, runtime.GOARCH, first("/proc/sys/kernel/osrelease"))
