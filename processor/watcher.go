@@ -159,8 +159,8 @@ func (l *loop) watched(found sighting) {
 		case err == nil:
 			t.silent = 0
 			l.over("leader " + t.String())
-		case t.silent == 0: // an election
-			t.silent++
+		case t.silent == 0 || t.unplaced != "": // an election; or that it cannot be read is told
+			t.silent = 1
 		default:
 			t.silent++
 			l.note("leader "+t.String(), t.String(), "its leader is not there or does not answer, so that nothing may be read; trying again: "+explain(err), repeats)
