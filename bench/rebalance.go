@@ -47,7 +47,7 @@ func rebalance(partitions int, death bool) func(context.Context, *bed) ([]figure
 		}
 		config := passConfig(in, out, passing)
 		config = strings.Replace(config, "start: earliest", "start: earliest, session_timeout: 6s", 1)
-		config += "    drain_timeout: 30s\n" // one node stalls for 10 s and more in its first minute with a thousand new logs
+		config += "    drain_timeout: 30s\n" // with a thousand partitions 10 s were not enough
 		g := &group{program: program, broker: b.brokers[0], pipeline: config, all: partitions}
 		if g.first, err = program.startInstance(g.broker, "first", config); err != nil {
 			return nil, err
