@@ -17,6 +17,21 @@ import (
 	"seriatim/processor"
 )
 
+// lateJoin holds the second join of the first member up until goOn is closed, and tells when.
+func (b *bed) lateJoin(goOn <-chan struct{}) *atomic.Bool {
+	var id atomic.Value // of the first member
+	held := new(atomic.Bool)
+	b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		as := r.(*kmsg.JoinGroupRequest).MemberID
+		if as != "" && !id.CompareAndSwap(nil, as) && id.Load() == as && held.CompareAndSwap(false, true) {
+			b.cluster.SleepControl(func() { <-goOn })
+		}
+		return nil, nil, false
+	})
+	return held
+}
+
 // A member is late in joining, the group goes on without it, and the client joins again
 // under another id without a word of partitions that were lost. What the member still has
 // of them must not be committed in its new name: somebody else has had them, and has them
@@ -33,17 +48,8 @@ func TestMemberThatJoinsTooLate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			virtual(t, 2, func(b *bed) {
-				var id atomic.Value // of the first member
-				var held atomic.Bool
 				goOn := make(chan struct{})
-				b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
-					b.cluster.KeepControl()
-					as := r.(*kmsg.JoinGroupRequest).MemberID
-					if as != "" && !id.CompareAndSwap(nil, as) && id.Load() == as && held.CompareAndSwap(false, true) {
-						b.cluster.SleepControl(func() { <-goOn })
-					}
-					return nil, nil, false
-				})
+				held := b.lateJoin(goOn)
 				opts := b.options()
 				opts.ExactlyOnce = c.exactlyOnce
 				opts.Source.RebalanceTimeout = 5 * time.Second
@@ -89,17 +95,8 @@ func TestMemberThatJoinsTooLate(t *testing.T) {
 // one of them is refused once: the client leaves it out, and would not fetch it again.
 func TestMemberThatJoinsTooLateAndIsRefusedAnOffset(t *testing.T) {
 	virtual(t, 2, func(b *bed) {
-		var id atomic.Value // of the first member
-		var held atomic.Bool
 		goOn := make(chan struct{})
-		b.cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
-			b.cluster.KeepControl()
-			as := r.(*kmsg.JoinGroupRequest).MemberID
-			if as != "" && !id.CompareAndSwap(nil, as) && id.Load() == as && held.CompareAndSwap(false, true) {
-				b.cluster.SleepControl(func() { <-goOn })
-			}
-			return nil, nil, false
-		})
+		held := b.lateJoin(goOn)
 		refuse := func(err *kerr.Error, times int) *kfake.FaultHandle {
 			return b.cluster.Fault(kfake.Fault{
 				Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "in", Partitions: []int32{1}, Err: err, Count: times,

@@ -113,7 +113,7 @@ type tenure struct {
 	end          int64 // high watermark
 	hasEnd       bool
 	given        bool  // adjust has told the client where it begins, so that it is fetched
-	silent       int   // looks in a row at which its leader did not tell where the log ends
+	silent       bool  // its leader did not tell where the log ends at the last look
 	stable       int64 // last stable offset as the watcher saw it; -1 if never
 	stableSince  time.Time
 	tailEmpty    bool         // the log ends in offsets that no fetch returns

@@ -156,13 +156,13 @@ func (l *loop) watched(found sighting) {
 			l.sawEnd(t, end)
 		}
 		switch err := found.silent[t.partitionKey]; {
-		case err == nil:
-			t.silent = 0
+		case err == nil && t.silent:
+			t.silent = false
 			l.over("leader " + t.String())
-		case t.silent == 0 || t.unplaced != "": // an election; or that it cannot be read is told
-			t.silent = 1
+		case err == nil:
+		case !t.silent || t.unplaced != "": // an election; or that it cannot be read is told
+			t.silent = true
 		default:
-			t.silent++
 			l.note("leader "+t.String(), t.String(), "its leader is not there or does not answer, so that nothing may be read; trying again: "+explain(err), repeats)
 		}
 	}
