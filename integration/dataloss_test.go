@@ -368,13 +368,15 @@ func TestUncleanElection(t *testing.T) {
 		if name == "stops" {
 			want = numbers(0, 200)
 		}
-		mustBe(t, name, sequencesOf(t, cluster, name+".out", len(want)), want)
+		mustBe(t, name, sequencesOf(t, cluster, name+".out", len(want), name == "once"), want)
 	}
 }
 
-// sequencesOf reads the first n records of the only partition of a topic in another
-// cluster than that of the bed, as a reader of committed records.
-func sequencesOf(t *testing.T, cluster *testkafka.Cluster, topic string, n int) []int {
+// sequencesOf reads the only partition of a topic in another cluster than that of the bed up
+// to its nth record, as a reader of committed records. Those of a partition that began again
+// from its commit replace what they repeat, unless it is exactly once: the broker that dies
+// may be the one that keeps the group, and a membership ends that does not find another in time.
+func sequencesOf(t *testing.T, cluster *testkafka.Cluster, topic string, n int, exactlyOnce bool) []int {
 	t.Helper()
 	reader, err := cluster.Client(kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	must(t, err)
@@ -387,6 +389,9 @@ func sequencesOf(t *testing.T, cluster *testkafka.Cluster, topic string, n int) 
 		fetches.EachRecord(func(r *kgo.Record) {
 			s, err := sight(r)
 			must(t, err)
+			if again := slices.Index(list, s.seq); again >= 0 && !exactlyOnce {
+				list = list[:again]
+			}
 			list = append(list, s.seq)
 		})
 	}
