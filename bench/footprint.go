@@ -21,6 +21,8 @@ var footprints = []trial{
 	{name: "footprint, start", times: 7, quick: true, bars: true, run: startUp},
 	{name: "footprint, memory at full speed, 100 B, 6 partitions", times: 7, bars: true, run: memoryAtSpeed(100)},
 	{name: "footprint, memory at full speed, 1 KiB, 6 partitions", times: 7, bars: true, run: memoryAtSpeed(1024)},
+	{name: "footprint, garbage collector, 100 B, 6 partitions", times: 4, run: collected(100)},
+	{name: "footprint, garbage collector, 1 KiB, 6 partitions", times: 4, run: collected(1024)},
 	{name: "footprint, memory without work, and with a full window", times: 3, run: memoryAtRest},
 	{name: "footprint, 1,000 workers by 100 ms", times: 1, run: goroutines},
 	{name: "footprint, 10 idle partitions (kfake)", times: 1, run: idle(10, true, 0, 0)},
@@ -87,43 +89,6 @@ func startUp(ctx context.Context, b *bed) ([]figure, error) {
 		}
 	}
 	return figures, b.remove(ctx, in, out)
-}
-
-// memoryAtSpeed measures the memory of the program while it copies, as fast as it can, what lies
-// there before it begins.
-func memoryAtSpeed(size int) func(context.Context, *bed) ([]figure, error) {
-	return func(ctx context.Context, b *bed) ([]figure, error) {
-		program, err := b.program(ctx)
-		if err != nil {
-			return nil, err
-		}
-		const partitions = 6
-		input := topic{partitions: partitions, records: int64(600_000_000 / partitions / size), size: size}
-		in, err := b.input(ctx, input)
-		if err != nil {
-			return nil, err
-		}
-		out := fmt.Sprintf("out-%d", time.Now().UnixNano())
-		if err := b.create(ctx, out, partitions); err != nil {
-			return nil, err
-		}
-		instance, err := program.startInstance(b.brokers[0], "one", passConfig(in, out, passing))
-		if err != nil {
-			return nil, err
-		}
-		if err := b.awaitEnds(ctx, out, input.counts()); err != nil {
-			return nil, err
-		}
-		peak, err := memory(instance.Pid(), "VmHWM")
-		if err != nil {
-			return nil, err
-		}
-		if err := instance.leave(); err != nil {
-			return nil, err
-		}
-		name := fmt.Sprintf("most RSS above window.bytes (%d MiB)", windowMiB)
-		return []figure{{name: name, value: float64(peak - windowMiB), unit: "MiB", most: 120}}, b.remove(ctx, out)
-	}
 }
 
 // memoryAtRest measures the memory of the program while it has nothing to do, and while its

@@ -23,6 +23,7 @@ import (
 type build struct {
 	dir   string
 	leash *testkafka.Leash
+	env   []string // beside that of the bench
 }
 
 // newBuild builds the program.
@@ -35,7 +36,7 @@ func newBuild(ctx context.Context) (*build, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	b := &build{dir, leash}
+	b := &build{dir: dir, leash: leash}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary(), "./cmd/seriatim")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -68,6 +69,7 @@ func (b *build) start(config string) (*testkafka.Process, error) {
 	}
 	cmd := exec.Command(b.binary(), "run", "-c", file.Name())
 	cmd.Stderr = os.Stderr // the log
+	cmd.Env = append(os.Environ(), b.env...)
 	return b.leash.Start(cmd)
 }
 

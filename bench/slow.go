@@ -29,25 +29,58 @@ var slow = func() []row {
 			rows = append(rows, r)
 		}
 	}
+	for _, latency := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond} {
+		for _, sigma := range []float64{0, 0.5, 1} {
+			for _, n := range []int{workers, 1000} {
+				for _, partitions := range []int32{1, 8, 12} {
+					ours := job{Workers: n, Window: window, Latency: latency, Sigma: sigma}
+					if ours.measuredOften(partitions) {
+						continue
+					}
+					pool := ours
+					pool.By = byPool
+					rounds := 400 // how many records a worker has: the last may take 25 times as long as the mean
+					if latency > 10*time.Millisecond {
+						rounds = 100 + int(300*sigma)
+					}
+					rows = append(rows, row{
+						name:  fmt.Sprintf("slow, %d ms, sigma %.1f, %s, %d workers / pool", latency.Milliseconds(), sigma, counted(partitions), n),
+						input: topic{partitions: partitions, records: int64(n*rounds) / int64(partitions), size: 100}, a: ours, b: &pool, pairs: 1,
+					})
+				}
+			}
+		}
+	}
 	many := job{Workers: 1000, Window: window, Latency: 100 * time.Millisecond}
 	pool := many
 	pool.By = byPool
 	input := topic{partitions: 12, records: 5_000, size: 100}
-	for _, sigma := range []float64{0.5, 1} { // forty seconds each: the last record may take two
-		for _, n := range []int{workers, 1000} {
-			ours := many
-			ours.Sigma, ours.Workers = sigma, n
-			pool := ours
-			pool.By = byPool
-			rows = append(rows, row{
-				name:  fmt.Sprintf("slow, 100 ms, sigma %.1f, 12 partitions, %d workers / pool", sigma, n),
-				input: topic{partitions: 12, records: int64(n) * 400 / 12, size: 100}, a: ours, b: &pool, pairs: 1,
-			})
-		}
-	}
+	wide := with(job{Workers: 1000, Latency: 10 * time.Millisecond, Sigma: 1}, 64*1000)
+	unordered := wide
+	unordered.By = byPool
 	return append(
 		rows,
+		row{
+			name:  "slow, 10 ms, sigma 1.0, 1 partition, 1000 workers, window 64 x workers / pool",
+			input: topic{partitions: 1, records: 400_000, size: 100}, a: wide, b: &unordered, pairs: 1,
+		},
 		row{name: "slow, 100 ms, 12 partitions / 1000 workers by 100 ms", input: input, a: many, rate: 10_000, bar: 0.99, pairs: 7},
 		row{name: "slow, 100 ms, 12 partitions, 1000 workers / pool", input: input, a: many, b: &pool, pairs: 7},
 	)
 }()
+
+// measuredOften tells whether there is a row of several pairs for this already.
+func (j job) measuredOften(partitions int32) bool {
+	if j.Latency == 10*time.Millisecond {
+		return j.Workers == workers && partitions < 12
+	}
+	return j.Workers == 1000 && j.Sigma == 0 && partitions == 12
+}
+
+// counted is a number of partitions.
+func counted(partitions int32) string {
+	if partitions == 1 {
+		return "1 partition"
+	}
+	return fmt.Sprintf("%d partitions", partitions)
+}
