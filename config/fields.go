@@ -35,7 +35,7 @@ type field struct {
 
 	required bool
 	def      string // as text; for a list its only item; none for a table
-	defDoc   string // a default in words, where it is computed
+	defDoc   string // a default in words, where it is derived from others
 
 	// unbuilt marks a key of a feature that does not exist yet; unbuiltValues are
 	// such values. The loader knows them to say so; for the schema they are wrong.
@@ -150,7 +150,7 @@ var pipelineFields = []*field{
 	{key: "workers", kind: integer, def: "64", min: "1", max: "100000", doc: "Attempts in flight in this process; calls with a `batch`."},
 	{key: "workers_per_partition", kind: integer, def: "0", min: "0", max: "100000", doc: "Most attempts in flight of one partition. 0 is adaptive: every free worker, unless the attempts of this partition run far longer than those of the others."},
 	{key: "window", kind: object, doc: "Limits of what is admitted and not yet settled.", fields: []*field{
-		{key: "records", kind: integer, def: "16384", min: "1", max: "16777216", doc: "Records of one partition. Make it many times `workers`, or finished records waiting for a slow one leave workers idle."},
+		{key: "records", kind: integer, defDoc: "16384, or 64 × `workers` if that is more", min: "1", max: "16777216", doc: "Records of one partition. Keep it many times `workers`, or finished records waiting for a slow one leave workers idle."},
 		{key: "bytes", kind: size, def: "128MiB", min: "64KiB", max: "1TiB", doc: "Bytes of the whole pipeline: keys, values and headers of inputs and outputs, and 256 B a record."},
 	}},
 	{key: "transform", kind: object, required: true, oneOf: []string{"http", "exec", "jq", "pass", "simulate"}, doc: "What becomes of a record. Exactly one is given.", fields: []*field{

@@ -117,8 +117,12 @@ func (l *loader) derive() {
 		}
 	}
 	for i := range l.config.Pipelines {
-		if p := &l.config.Pipelines[i]; p.Input.Group == "" {
+		p := &l.config.Pipelines[i]
+		if p.Input.Group == "" {
 			p.Input.Group = "seriatim." + p.Name
+		}
+		if p.Window.Records == 0 {
+			p.Window.Records = max(16384, 64*p.Workers)
 		}
 	}
 }

@@ -295,6 +295,22 @@ func TestInstanceComesFromTheHost(t *testing.T) {
 	}
 }
 
+func TestWindowFollowsTheWorkers(t *testing.T) {
+	for more, want := range map[string]int{
+		"": 16384, "    workers: 256\n": 16384, "    workers: 257\n": 64 * 257, "    workers: 100000\n": 6_400_000,
+		"    workers: 1000\n    window: {bytes: 1GiB}\n":  64_000,
+		"    workers: 1000\n    window: {records: 100}\n": 100,
+	} {
+		cfg, err := loadText(string(must(os.ReadFile("testdata/good/minimal.yaml"))) + more)
+		if err != nil {
+			t.Fatalf("%s: %v", more, err)
+		}
+		if got := cfg.Pipelines[0].Window.Records; got != want {
+			t.Errorf("%s: a window of %d records, want %d", more, got, want)
+		}
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

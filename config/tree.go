@@ -40,6 +40,9 @@ func setDefaults(f *field, v reflect.Value) {
 }
 
 func setDefault(f *field, v reflect.Value, def string) {
+	if f.defDoc != "" {
+		return // until the rest is loaded
+	}
 	if err := setText(f, v, def, def); err != nil {
 		panic(f.key + ": the default " + err.Error())
 	}

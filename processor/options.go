@@ -101,7 +101,7 @@ type Output struct {
 
 // Window limits what is admitted and not yet settled.
 type Window struct {
-	Records int   // of one partition; 16384
+	Records int   // of one partition; 16384, or 64 × Workers if that is more
 	Bytes   int64 // of the pipeline, inputs and outputs plus 256 a record; 128 MiB
 }
 
@@ -132,7 +132,7 @@ var pipelineName = regexp.MustCompile(`^[a-z0-9-]+$`)
 // with it.
 func (o Options) withDefaults() (Options, error) {
 	def(&o.Workers, 64)
-	def(&o.Window.Records, 16384)
+	def(&o.Window.Records, max(16384, 64*o.Workers))
 	def(&o.Window.Bytes, 128<<20)
 	def(&o.Batch.Bytes, 8<<20)
 	def(&o.Retry.Attempts, 5)

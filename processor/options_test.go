@@ -22,6 +22,11 @@ func TestOptionsHaveDefaults(t *testing.T) {
 		o.Source.SessionTimeout != 45*time.Second || o.Source.RebalanceTimeout != time.Minute {
 		t.Errorf("the defaults are %+v", o)
 	}
+	many := validOptions()
+	many.Workers = 1000
+	if o, err = many.withDefaults(); err != nil || o.Window.Records != 64_000 {
+		t.Errorf("the window of 1000 workers is %d, %v; want 64 times as many", o.Window.Records, err)
+	}
 }
 
 func TestOptionsAreChecked(t *testing.T) {
