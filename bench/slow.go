@@ -33,7 +33,7 @@ var slow = func() []row {
 		for _, sigma := range []float64{0, 0.5, 1} {
 			for _, n := range []int{workers, 1000} {
 				for _, partitions := range []int32{1, 8, 12} {
-					ours := job{Workers: n, Window: window, Latency: latency, Sigma: sigma}
+					ours := job{Workers: n, Latency: latency, Sigma: sigma}
 					if ours.measuredOften(partitions) {
 						continue
 					}
@@ -51,19 +51,12 @@ var slow = func() []row {
 			}
 		}
 	}
-	many := job{Workers: 1000, Window: window, Latency: 100 * time.Millisecond}
+	many := job{Workers: 1000, Latency: 100 * time.Millisecond}
 	pool := many
 	pool.By = byPool
 	input := topic{partitions: 12, records: 5_000, size: 100}
-	wide := with(job{Workers: 1000, Latency: 10 * time.Millisecond, Sigma: 1}, 64*1000)
-	unordered := wide
-	unordered.By = byPool
 	return append(
 		rows,
-		row{
-			name:  "slow, 10 ms, sigma 1.0, 1 partition, 1000 workers, window 64 x workers / pool",
-			input: topic{partitions: 1, records: 400_000, size: 100}, a: wide, b: &unordered, pairs: 1,
-		},
 		row{name: "slow, 100 ms, 12 partitions / 1000 workers by 100 ms", input: input, a: many, rate: 10_000, bar: 0.99, pairs: 7},
 		row{name: "slow, 100 ms, 12 partitions, 1000 workers / pool", input: input, a: many, b: &pool, pairs: 7},
 	)
