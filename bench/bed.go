@@ -25,6 +25,8 @@ type bed struct {
 	admin   *kadm.Client
 	built   *build // see program
 	lies    topic  // the input that lies there; see input
+	// profiles is the directory where jobs write theirs; empty profiles nothing.
+	profiles string
 }
 
 // newBed starts a Kafka of one node, or a broker in memory.

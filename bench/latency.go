@@ -36,6 +36,7 @@ var latencies = []trial{
 type transit struct {
 	passage
 	client, broker time.Duration // CPU
+	starved        float64       // the share of the time in which a thread waited for a core, in percent
 }
 
 // through sends a flow through a job; without one (nil) it is read where it is written.
@@ -56,12 +57,13 @@ func (b *bed) through(ctx context.Context, f *flow, j *job) (t transit, err erro
 	if err != nil {
 		return t, err
 	}
+	began, starved := time.Now(), starvation()
 	ended := make(chan error, 1)
 	if j == nil {
 		ended <- nil
 	} else {
 		measured := *j
-		measured.Brokers, measured.In, measured.Out, measured.Group = b.brokers, f.in, f.out, f.out
+		measured.Brokers, measured.In, measured.Out, measured.Group, measured.Profile = b.brokers, f.in, f.out, f.out, b.profiles
 		measured.Records = int64(len(f.at))
 		go func() {
 			r, err := measured.spawn(ctx)
@@ -77,6 +79,7 @@ func (b *bed) through(ctx context.Context, f *flow, j *job) (t transit, err erro
 		return t, err
 	}
 	t.passage = passed
+	t.starved = 100 * (starvation() - starved).Seconds() / time.Since(began).Seconds()
 	after, err := b.brokerCPU()
 	if err != nil {
 		return t, err
@@ -123,6 +126,7 @@ func aboveOptimum(rate float64, partitions int, barred bool) func(context.Contex
 			milliseconds("p50 above the optimum", quantile(above, 0.5), bars[0]),
 			milliseconds("p99 above the optimum", quantile(above, 0.99), bars[1]),
 			milliseconds("p99.9 above the optimum", quantile(above, 0.999), 0),
+			{name: "the time in which a thread waited for a core", value: t.starved, unit: "%"},
 		}
 		waits := passage{arrived: t.arrived, seen: best}.late(t.arrived)
 		figures = append(figures, milliseconds("p50 of the optimum", quantile(waits, 0.5), 0), milliseconds("p99 of the optimum", quantile(waits, 0.99), 0))
@@ -134,7 +138,8 @@ func aboveOptimum(rate float64, partitions int, barred bool) func(context.Contex
 		return append(figures,
 			milliseconds("p50 of two hops of a bare loop", quantile(hops, 0.5), 0),
 			milliseconds("p99 of two hops of a bare loop", quantile(hops, 0.99), 0),
-			milliseconds("p99.9 of two hops of a bare loop", quantile(hops, 0.999), 0)), nil
+			milliseconds("p99.9 of two hops of a bare loop", quantile(hops, 0.999), 0),
+			figure{name: "the time in which a thread waited for a core", value: t.starved, unit: "%"}), nil
 	}
 }
 

@@ -77,6 +77,19 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
+// starvation is how long any thread of the machine has waited for a core since it started, 0 on
+// a kernel that does not tell (the line "some" of docs.kernel.org/accounting/psi.html).
+func starvation() time.Duration {
+	text, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	_, total, _ := strings.Cut(line, "total=")
+	us, _ := strconv.ParseInt(total, 10, 64)
+	return time.Duration(us) * time.Microsecond
+}
+
 // statFields are the fields of /proc/PID/stat after the name, which may hold anything.
 func statFields(text []byte) []string {
 	_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")

@@ -109,7 +109,7 @@ func (r row) pair(ctx context.Context, b *bed, check bool) (first, second result
 func (r row) once(ctx context.Context, b *bed, j job, check bool) (result, error) {
 	j.Brokers, j.In = b.brokers, r.input.name
 	j.Out = fmt.Sprintf("out-%d", time.Now().UnixNano())
-	j.Group = j.Out
+	j.Group, j.Profile = j.Out, b.profiles
 	want := r.input.counts()
 	if j.Others {
 		want[0] = 0

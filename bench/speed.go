@@ -19,6 +19,8 @@ type selection struct {
 	trials []trial
 	sweeps []sweep
 	again  bool // what was measured while others used the machine
+	// profiles is the directory where the jobs write theirs; empty profiles nothing.
+	profiles string
 }
 
 // speed measures what is selected and writes it down.
@@ -39,7 +41,7 @@ func speed(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	selected := selection{again: !*quick}
+	selected := selection{again: !*quick, profiles: *profile}
 	for _, r := range rows {
 		if *quick {
 			r.pairs = r.quick
@@ -54,10 +56,6 @@ func speed(ctx context.Context, args []string) error {
 			b := r.a
 			b.Program = *build
 			r.name, r.b, r.bar, r.mostCPU, r.mostAllocs = r.name+", against "+*build, &b, 0, 0, 0
-		}
-		r.a.Profile = *profile
-		if r.b != nil {
-			r.b.Profile = *profile
 		}
 		selected.rows = append(selected.rows, r)
 	}
@@ -128,6 +126,7 @@ func (s selection) measure(ctx context.Context, found *findings) error {
 		if err != nil {
 			return errors.Join(append(failures, err)...)
 		}
+		bed.profiles = s.profiles
 		for _, r := range rows {
 			if ctx.Err() == nil {
 				o, err := r.measure(ctx, bed, s.again)
