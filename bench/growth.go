@@ -52,6 +52,30 @@ var sweeps = []sweep{
 		name: "growth, partitions, pass, 100 B", over: "partitions", points: []int{1, 8, 64, 256, 1000},
 		curves: []curve{{"Seriatim", sweepPartitions(pass)}, {"bare loop", sweepPartitions(bareLoop)}},
 	},
+	{
+		name: "growth, KiB that a broker sends at a time, pass, 6 partitions", over: "fetch", points: []int{64, 256, 1024, 4096, 8192, 32768},
+		curves: sweepSizes(func(j *job, bytes int32) { j.Fetch = bytes }),
+	},
+	{
+		name: "growth, KiB of a batch that is produced, pass, 6 partitions", over: "batch", points: []int{16, 64, 256, 1024},
+		curves: sweepSizes(func(j *job, bytes int32) { j.Produce = bytes }),
+	},
+}
+
+// sweepSizes are curves of small and large records over a size in KiB.
+func sweepSizes(set func(j *job, bytes int32)) []curve {
+	var curves []curve
+	for _, of := range []struct {
+		name string
+		size int
+	}{{"100 B", 100}, {"1 KiB", 1024}} {
+		curves = append(curves, curve{of.name, func(ctx context.Context, b *bed, at int) (float64, error) {
+			j := pass
+			set(&j, int32(at)<<10)
+			return b.sweepJob(ctx, j, topic{partitions: 6, records: int64(600_000_000 / 6 / of.size), size: of.size})
+		}})
+	}
+	return curves
 }
 
 // A drawing is a sweep with the speeds of its curves, by point.

@@ -48,6 +48,9 @@ type job struct {
 	Batch  int
 	// Timed has each record say how long it takes, as those of a flow do.
 	Timed bool
+	// Fetch and Produce bound what a broker sends at a time, and a batch that is produced, in
+	// bytes; 0 is what the pipeline takes by itself.
+	Fetch, Produce int32
 	// Most is after how many records it ends; 0 is all.
 	Most int64
 
@@ -179,10 +182,17 @@ func (j job) pipeline(ctx context.Context) error {
 	if j.Latency > 0 || j.Worker != nobody {
 		hooks = append(hooks, j.span)
 	}
+	client := []kgo.Opt{kgo.SeedBrokers(j.Brokers...), kgo.WithHooks(hooks...), kgo.ProducerBatchCompression(codecs[j.Codec])}
+	if j.Fetch > 0 {
+		client = append(client, kgo.FetchMaxBytes(j.Fetch), kgo.FetchMaxPartitionBytes(j.Fetch))
+	}
+	if j.Produce > 0 {
+		client = append(client, kgo.ProducerBatchMaxBytes(j.Produce))
+	}
 	pipeline, err := processor.New(processor.Options{
 		Name:         "bench",
 		Instance:     "bench",
-		Client:       []kgo.Opt{kgo.SeedBrokers(j.Brokers...), kgo.WithHooks(hooks...), kgo.ProducerBatchCompression(codecs[j.Codec])},
+		Client:       client,
 		Source:       processor.Source{Topics: []string{j.In}, Group: j.Group},
 		Output:       processor.Output{Topic: j.Out, Provenance: j.Provenance},
 		Workers:      j.Workers,
