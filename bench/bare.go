@@ -21,9 +21,17 @@ func (j job) options() []kgo.Opt {
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(j.patience()),
 		kgo.ProducerBatchCompression(codecs[j.Codec]),
 	}
+}
+
+// patience is how long it waits for more records.
+func (j job) patience() time.Duration {
+	if j.Patient {
+		return time.Millisecond
+	}
+	return 0
 }
 
 // bare is the fastest loop we know of around the same client: the fetched record
@@ -59,6 +67,7 @@ func (j job) bare(ctx context.Context) error {
 			}
 			client.Produce(ctx, r, promise)
 		})
+		time.Sleep(j.patience())
 	}
 	select {
 	case err = <-done:
@@ -72,7 +81,7 @@ func (j job) bare(ctx context.Context) error {
 }
 
 // session is the loop that the client offers for exactly once: poll and produce in a transaction,
-// which is ended as often as those of the pipeline.
+// which is ended as often as those of the pipeline, or after each poll.
 func (j job) session(ctx context.Context) error {
 	session, err := kgo.NewGroupTransactSession(append(j.options(),
 		kgo.TransactionalID(j.Group), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets())...)
@@ -95,6 +104,9 @@ func (j job) session(ctx context.Context) error {
 				r.Topic = j.Out
 				session.Produce(ctx, r, promise)
 			})
+			if j.EachPoll {
+				break
+			}
 		}
 		committed, err := session.End(ctx, kgo.TryCommit)
 		if err != nil {

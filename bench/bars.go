@@ -20,6 +20,7 @@ var (
 	lognormal = job{Workers: workers, Window: window, Latency: 10 * time.Millisecond, Sigma: 1}
 	bareLoop  = job{By: byBare}
 	session   = job{By: bySession}
+	hasty     = job{By: bySession, EachPoll: true}
 	askHTTP   = job{Workers: workers, Window: window, Worker: overHTTP, Most: 100_000}
 	askLines  = job{Workers: workers, Window: window, Worker: overLines, Most: 200_000}
 	onceOnly  = job{Workers: workers, Window: fastWindow, ExactlyOnce: true}
@@ -76,7 +77,11 @@ var ceilings = func() []row {
 			}
 		}
 	}
-	return rows
+	return append(rows,
+		row{name: "ceiling, 100 B, a transaction for each poll / bare loop", input: small, a: hasty, b: &bareLoop, pairs: 2},
+		row{name: "ceiling, 100 B, exactly once / a transaction for each poll", input: small, a: onceOnly, b: &hasty, pairs: 2},
+		row{name: "ceiling, 1 KiB, a transaction for each poll / bare loop", input: medium, a: hasty, b: &bareLoop, pairs: 2},
+		row{name: "ceiling, 1 KiB, exactly once / a transaction for each poll", input: medium, a: onceOnly, b: &hasty, pairs: 2})
 }()
 
 // stuckRows are what the other partitions come to while records of one do not end.

@@ -46,6 +46,10 @@ type job struct {
 	// the lines of processes, Batch records a call; 0 is a call for each.
 	Worker route
 	Batch  int
+	// Patient has the bare loop wait for a millisecond after each poll and before each batch.
+	Patient bool
+	// EachPoll has the session end a transaction after each poll.
+	EachPoll bool
 	// Timed has each record say how long it takes, as those of a flow do.
 	Timed bool
 	// Fetch and Produce bound what a broker sends at a time, and a batch that is produced, in

@@ -177,6 +177,10 @@ func effort(ctx context.Context, b *bed) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	patient, err := b.through(ctx, &f, &job{By: byBare, Patient: true})
+	if err != nil {
+		return nil, err
+	}
 	more, hops := ours.late(ours.arrived), bare.late(bare.arrived)
 	return []figure{
 		{name: "CPU of client and broker a record", value: costs(ours), unit: "µs"},
@@ -184,6 +188,8 @@ func effort(ctx context.Context, b *bed) ([]figure, error) {
 		{name: "the one against the other", value: costs(ours) / costs(bare), most: 0.6},
 		milliseconds("p50 from record to output", quantile(more, 0.5), 0),
 		milliseconds("that of the bare loop", quantile(hops, 0.5), 0),
+		{name: "CPU of a bare loop that waits for 1 ms in both hops, against the bare loop", value: costs(patient) / costs(bare)},
+		milliseconds("p50 of that loop", quantile(patient.late(patient.arrived), 0.5), 0),
 	}, nil
 }
 
